@@ -1,0 +1,32 @@
+"""The errors a user can mend: one clear line each, no traceback."""
+
+
+class UserError(Exception):
+  """Base of the errors that a program prints as text, without a traceback.
+
+  The message says which file or field, which value, and what is allowed.
+  """
+
+
+class ConfigError(UserError):
+  """A config cannot be run; lists every fault, one a line.
+
+  Attributes:
+    faults: the faults, each one line.
+  """
+
+  def __init__(self, *faults: str):
+    super().__init__("\n".join(faults))
+    self.faults = faults
+
+
+class DataError(UserError):
+  """A data file is missing, damaged or of another format than declared."""
+
+
+class WorkdirError(UserError):
+  """A working directory cannot be used, or belongs to another run."""
+
+
+class DivergedError(UserError):
+  """Training met a loss that is not finite; the message names the step."""

@@ -1,0 +1,412 @@
+"""Layer, batch, weight and RMS normalisation: functions, modules, one switch.
+
+The functions are the equations. The modules own gain and bias (and batch
+norm its statistics). `normed` is the one place where a norm's name becomes
+code.
+"""
+
+import dataclasses
+import difflib
+import math
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+NAMES = ("layer", "batch", "weight", "rms", "none")
+
+
+class Affine(NamedTuple):
+  """Gain and bias of one normaliser."""
+
+  gain: jax.Array  # [n]
+  bias: jax.Array  # [n]
+
+
+class Moments(NamedTuple):
+  """Mean and variance of each summed input over the cases of a batch."""
+
+  mean: jax.Array  # [n]
+  var: jax.Array  # [n]
+
+
+def _wide(a: jax.Array) -> jax.Array:
+  """Statistics are taken in float32 or wider."""
+  return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+
+
+def layer_norm(
+  a: jax.Array, gain: jax.Array, bias: jax.Array, *, eps: float = 1e-5
+) -> jax.Array:
+  """Normalises the summed inputs of one layer, each case by itself.
+
+  Args:
+    a: [..., h] summed inputs, h > 1.
+    gain: [h] gain g.
+    bias: [h] bias b.
+    eps: added to the variance, in squared units of `a`; the paper has none,
+      the authors' code 1e-5.
+
+  Returns:
+    [..., h] normalised inputs, in the dtype of `a`.
+
+  Raises:
+    ValueError: for h = 1, where the result would be `bias` whatever `a` is.
+
+  Source: Ba et al. 2016, eq. (3); the variance divides by h.
+  """
+  if a.shape[-1] == 1:
+    raise ValueError(
+      "layer norm over one unit is the constant `bias`; it needs at least 2"
+    )
+  wide = _wide(a)
+  mean = wide.mean(axis=-1, keepdims=True)
+  # Two passes: E[a^2] - E[a]^2 cancels when the mean is large.
+  var = jnp.square(wide - mean).mean(axis=-1, keepdims=True)
+  y = (wide - mean) * jax.lax.rsqrt(var + eps) * gain + bias
+  return y.astype(a.dtype)
+
+
+def rms_norm(
+  a: jax.Array, gain: jax.Array, bias: jax.Array, *, eps: float = 1e-5
+) -> jax.Array:
+  """Divides the summed inputs of each case by their root mean square.
+
+  Layer norm without re-centring; not in the paper, kept beside it.
+
+  Args:
+    a: [..., h] summed inputs.
+    gain: [h] gain g.
+    bias: [h] bias b, which Zhang & Sennrich leave out; here so that the norms
+      differ in the normalisation alone.
+    eps: added to the mean square, in squared units of `a`.
+
+  Returns:
+    [..., h] normalised inputs, in the dtype of `a`.
+
+  Source: Zhang & Sennrich 2019, eq. (4).
+  """
+  wide = _wide(a)
+  mean_square = jnp.square(wide).mean(axis=-1, keepdims=True)
+  y = wide * jax.lax.rsqrt(mean_square + eps) * gain + bias
+  return y.astype(a.dtype)
+
+
+def batch_moments(a: jax.Array, *, unbiased: bool = False) -> Moments:
+  """Mean and variance of each unit over all the cases of a minibatch.
+
+  Args:
+    a: [..., n] summed inputs; every axis but the last counts cases.
+    unbiased: divide the sum of squares by cases - 1 instead of cases, as the
+      paper does where the batch is small (section 6.6).
+
+  Returns:
+    Moments of [n], float32 or wider.
+
+  Raises:
+    ValueError: for a single case, whose variance is zero.
+
+  Source: Ioffe & Szegedy 2015, algorithm 1; Ba et al. 2016, eq. (2).
+  """
+  cases = math.prod(a.shape[:-1])
+  if cases < 2:
+    raise ValueError(
+      "batch norm needs at least 2 cases in a minibatch to train: the"
+      f" variance over {cases} is zero"
+    )
+  axes = tuple(range(a.ndim - 1))
+  wide = _wide(a)
+  mean = wide.mean(axis=axes)
+  var = jnp.square(wide - mean).mean(axis=axes)
+  return Moments(mean, var * (cases / (cases - 1)) if unbiased else var)
+
+
+def batch_norm(
+  a: jax.Array,
+  gain: jax.Array,
+  bias: jax.Array,
+  moments: Moments,
+  *,
+  eps: float = 1e-5,
+) -> jax.Array:
+  """Normalises each summed input by moments taken over many cases.
+
+  Args:
+    a: [..., n] summed inputs.
+    gain: [n] gain g.
+    bias: [n] bias b.
+    moments: [n] each: of the minibatch in training (`batch_moments`), running
+      averages of those at test.
+    eps: added to the variance, in squared units of `a`.
+
+  Returns:
+    [..., n] normalised inputs, in the dtype of `a`.
+
+  Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ba et al. 2016, eq. (2).
+  """
+  y = (_wide(a) - moments.mean) * jax.lax.rsqrt(moments.var + eps)
+  return (y * gain + bias).astype(a.dtype)
+
+
+def direction_norm(v: jax.Array) -> jax.Array:
+  """Length of each unit's weight vector, [..., n] -> [n], float32 or wider."""
+  axes = tuple(range(v.ndim - 1))
+  square = jnp.square(_wide(v)).sum(axis=axes)
+  # The paper has no epsilon. The floor keeps a zero vector's value (zero) and
+  # gradient finite and touches no vector longer than 1e-12.
+  return jnp.sqrt(jnp.maximum(square, 1e-24))
+
+
+def weight_norm(v: jax.Array, gain: jax.Array) -> jax.Array:
+  """Weights of length |gain| along the directions v.
+
+  Args:
+    v: [..., n] directions, one for each of the n units of the last axis.
+    gain: [n] length g of each unit's weight vector.
+
+  Returns:
+    [..., n] weights g v / ||v||, in the dtype of `v`.
+
+  Source: Salimans & Kingma 2016, eq. (2).
+  """
+  return (_wide(v) * (gain / direction_norm(v))).astype(v.dtype)
+
+
+class LayerNorm(nn.Module):
+  """Layer norm of summed inputs, with gain and bias.
+
+  Attributes:
+    eps: added to the variance, in squared units of the input.
+    gain_init: initialiser of the gain; the paper's is 1.
+    bias_init: initialiser of the bias; the paper's is 0.
+    param_dtype: dtype of gain and bias.
+
+  Source: Ba et al. 2016, eq. (3).
+  """
+
+  eps: float = 1e-5
+  gain_init: nn.initializers.Initializer = nn.initializers.ones
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+  param_dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, a: jax.Array, *, train: bool = False) -> jax.Array:
+    """Normalises [..., h]; `train` changes nothing (the paper's point)."""
+    return layer_norm(a, *_affine(self, a.shape[-1]), eps=self.eps)
+
+
+class RMSNorm(nn.Module):
+  """RMS norm of summed inputs; attributes as of `LayerNorm`.
+
+  Source: Zhang & Sennrich 2019, eq. (4).
+  """
+
+  eps: float = 1e-5
+  gain_init: nn.initializers.Initializer = nn.initializers.ones
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+  param_dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, a: jax.Array, *, train: bool = False) -> jax.Array:
+    """Normalises [..., h]; `train` changes nothing."""
+    return rms_norm(a, *_affine(self, a.shape[-1]), eps=self.eps)
+
+
+class BatchNorm(nn.Module):
+  """Batch norm of summed inputs, with gain, bias and running averages.
+
+  The averages live in the collection `batch_stats`. They start as the plain
+  mean over the minibatches seen and become exponential once that many have
+  been seen, so that no initial value has to be forgotten. Applied with
+  `train=True` while `batch_stats` is immutable, it normalises by the
+  minibatch and leaves the averages alone.
+
+  Attributes:
+    momentum: weight of the past in the running averages, in [0, 1).
+    unbiased: use the n/(n-1) variance, in normalising and in the averages.
+    eps, gain_init, bias_init, param_dtype: as of `LayerNorm`.
+
+  Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ba et al. 2016, section
+  6.6 for the unbiased variance.
+  """
+
+  momentum: float = 0.99
+  unbiased: bool = False
+  eps: float = 1e-5
+  gain_init: nn.initializers.Initializer = nn.initializers.ones
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+  param_dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, a: jax.Array, *, train: bool = False) -> jax.Array:
+    """Normalises [..., n] by the minibatch (`train`) or by the averages."""
+    affine = _affine(self, a.shape[-1])
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    shape = (a.shape[-1],)
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape, wide)
+    var = self.variable("batch_stats", "var", jnp.ones, shape, wide)
+    seen = self.variable("batch_stats", "seen", jnp.zeros, (), jnp.int32)
+    if not train:
+      moments = Moments(mean.value, var.value)
+      return batch_norm(a, *affine, moments, eps=self.eps)
+    moments = batch_moments(a, unbiased=self.unbiased)
+    if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+      seen.value += 1
+      new = jnp.maximum(1 - self.momentum, 1 / seen.value).astype(wide)
+      mean.value += new * (moments.mean - mean.value)
+      var.value += new * (moments.var - var.value)
+    return batch_norm(a, *affine, moments, eps=self.eps)
+
+
+def _affine(module: nn.Module, features: int) -> Affine:
+  """Declares gain and bias of a normaliser in `module`."""
+  return Affine(
+    *(
+      module.param(name, init, (features,), module.param_dtype)
+      for name, init in (("gain", module.gain_init), ("bias", module.bias_init))
+    )
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a norm may vary; each norm reads what concerns it.
+
+  Attributes:
+    eps: of layer, batch and RMS norm, in squared units of the summed inputs.
+    gain_init: initial gain of layer, batch and RMS norm.
+    momentum: of batch norm's running averages.
+    unbiased: batch norm's variance divides by n - 1.
+    data_dependent: weight norm's gain and bias start so that the summed
+      inputs of the initial batch have mean 0 and variance 1, instead of
+      gain = ||v|| (the same function as no norm).
+  """
+
+  eps: float = 1e-5
+  gain_init: float = 1.0
+  momentum: float = 0.99
+  unbiased: bool = False
+  data_dependent: bool = False
+
+
+class Normed(nn.Module):
+  """A layer and the norm on its summed inputs; made by `normed`."""
+
+  layer: nn.Module
+  norm: nn.Module | None
+
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """Applies the layer to x, then the norm."""
+    a = self.layer(x)
+    return a if self.norm is None else self.norm(a, train=train)
+
+
+class WeightNormed(nn.Module):
+  """A layer whose kernel holds directions only; made by `normed`.
+
+  Attributes:
+    layer: Dense, Conv or the like, without bias.
+    bias_init: initialiser of the bias; None for no bias.
+    data_dependent: see `Options`.
+
+  Source: Salimans & Kingma 2016, eq. (2); section 3 for the data-dependent
+  initialisation.
+  """
+
+  layer: nn.Module
+  bias_init: nn.initializers.Initializer | None
+  data_dependent: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """Applies the layer with the kernel g v / ||v||; `train` is ignored."""
+    if self.is_initializing():
+      self.layer(x)  # Declares the directions.
+    params = dict(self.layer.variables["params"])
+    v = params["kernel"]
+    unbound = self.layer.clone(parent=None)
+
+    def apply(gain: jax.Array) -> jax.Array:
+      kernel = weight_norm(v, gain)
+      return unbound.apply({"params": {**params, "kernel": kernel}}, x)
+
+    start = None
+    if self.data_dependent and self.is_initializing():
+      start = batch_moments(apply(jnp.ones_like(direction_norm(v))))
+
+    def gain_init(_) -> jax.Array:
+      length = direction_norm(v) if start is None else start.var**-0.5
+      return length.astype(v.dtype)
+
+    gain = self.param("gain", gain_init)
+    a = apply(gain)
+    if self.bias_init is None:
+      return a
+
+    def bias_init(key: jax.Array) -> jax.Array:
+      if start is None:
+        return self.bias_init(key, gain.shape, v.dtype)
+      return (-start.mean * start.var**-0.5).astype(v.dtype)
+
+    return a + self.param("bias", bias_init).astype(a.dtype)
+
+
+def unknown_name(name: object) -> str | None:
+  """One line on a wrong norm name, with the valid ones; None if it is valid."""
+  if name in NAMES:
+    return None
+  close = difflib.get_close_matches(str(name), NAMES, n=1)
+  hint = f"; did you mean {close[0]!r}?" if close else ""
+  return f"norm={name!r} is not one of {', '.join(NAMES)}{hint}"
+
+
+def normed(
+  layer: nn.Module,
+  norm: str,
+  options: Options = Options(),
+  *,
+  name: str | None = None,
+) -> nn.Module:
+  """Wraps a Dense or Conv layer in the norm called `norm`.
+
+  Layer, batch and RMS norm follow the layer, whose own bias they replace;
+  weight norm re-parameterises its kernel. With equal keys the kernels (weight
+  norm: the directions) are drawn alike whatever the norm.
+
+  Args:
+    layer: a module with a parameter `kernel` of [..., n] and a field
+      `use_bias`: `nn.Dense`, `nn.Conv` and the like.
+    norm: one of `NAMES`.
+    options: what the norms may vary.
+    name: the module's name in its parent.
+
+  Returns:
+    A module called as `module(x, train=...)`.
+
+  Raises:
+    ValueError: for a name that is not in `NAMES`, listing them.
+  """
+  if fault := unknown_name(norm):
+    raise ValueError(fault)
+  if norm == "none":
+    return Normed(layer.clone(parent=None), None, name=name)
+  bare = layer.clone(parent=None, use_bias=False)
+  if norm == "weight":
+    bias_init = layer.bias_init if layer.use_bias else None
+    return WeightNormed(bare, bias_init, options.data_dependent, name=name)
+  gain_init = nn.initializers.constant(options.gain_init)
+  kind = {"layer": LayerNorm, "rms": RMSNorm, "batch": BatchNorm}[norm]
+  own = (
+    {"momentum": options.momentum, "unbiased": options.unbiased}
+    if norm == "batch"
+    else {}
+  )
+  module = kind(
+    eps=options.eps,
+    gain_init=gain_init,
+    param_dtype=layer.param_dtype,
+    parent=None,
+    **own,
+  )
+  return Normed(bare, module, name=name)
