@@ -1,0 +1,62 @@
+"""The seam between a task and the training loop."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+
+Variables = Mapping[str, Any]
+Metrics = Mapping[str, Any]
+
+
+class TrainData(Protocol):
+  """Random access to training batches, pure in (seed, step).
+
+  The step and the fingerprint are the whole state of the data.
+  """
+
+  fingerprint: str
+  steps_per_epoch: int
+
+  def __getitem__(self, step: int) -> dict[str, Any]:
+    """The host batch of a step: a dict of NumPy arrays `[b, ...]`."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+  """One evaluation and when it runs.
+
+  Attributes:
+    every: steps between two evaluations in training.
+    fn: (variables, split, key) -> metrics, each a float, an image, a text or
+      a path; the loop writes them as `split/metric`.
+    splits: the splits it runs on in training.
+  """
+
+  every: int
+  fn: Callable[[Variables, str, jax.Array], Metrics]
+  splits: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A task as the loop sees it.
+
+  Attributes:
+    init: (key, batch) -> variables, a dict of linen collections; only
+      "params" is optimised, the rest is carried from step to step.
+    loss: (variables, batch, key) -> (scalar, (other collections, metrics)).
+    train_data: step -> host batch.
+    evals: evaluations by name.
+    data: one line on the data the run uses, for the log.
+  """
+
+  init: Callable[[jax.Array, Any], Variables]
+  loss: Callable[
+    [Variables, Any, jax.Array], tuple[jax.Array, tuple[Variables, Metrics]]
+  ]
+  train_data: TrainData
+  evals: Mapping[str, Eval]
+  data: str

@@ -1,0 +1,94 @@
+"""From `config.optimizer` to an optax gradient transformation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+NAMES = ("adam", "adamw", "sgd", "momentum", "rmsprop")
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def schedule(optimizer: Any, train_steps: int) -> optax.Schedule:
+  """Learning rate by step: linear warm-up, then the schedule down to 0.
+
+  Args:
+    optimizer: the config's `optimizer`.
+    train_steps: length of the run, in updates.
+
+  Returns:
+    step -> learning rate.
+
+  Raises:
+    ValueError: for a schedule that is not in `SCHEDULES`.
+  """
+  rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
+  rest = max(train_steps - warmup, 1)
+  if optimizer.schedule == "constant":
+    main = optax.constant_schedule(rate)
+  elif optimizer.schedule == "linear":
+    main = optax.linear_schedule(rate, 0.0, rest)
+  elif optimizer.schedule == "cosine":
+    main = optax.cosine_decay_schedule(rate, rest)
+  else:
+    raise ValueError(
+      f"schedule {optimizer.schedule!r} is not one of {', '.join(SCHEDULES)}"
+    )
+  if not warmup:
+    return main
+  rise = optax.linear_schedule(rate / warmup, rate, warmup - 1)
+  return optax.join_schedules([rise, main], [warmup])
+
+
+def make(optimizer: Any, train_steps: int) -> optax.GradientTransformation:
+  """The optimiser of a run.
+
+  Args:
+    optimizer: the config's `optimizer`, with name, learning_rate, schedule,
+      warmup_steps, b1, b2, eps, weight_decay, clip, clip_per_tensor. `clip`
+      is the largest global norm of the gradient, `clip_per_tensor` that of
+      each parameter tensor by itself; 0 switches either off.
+    train_steps: length of the run, in updates.
+
+  Returns:
+    The transformation: clipping, then the named optimiser.
+
+  Raises:
+    ValueError: for a name that is not in `NAMES`.
+  """
+  o, rate = optimizer, schedule(optimizer, train_steps)
+  if o.name == "adam":
+    main = optax.adam(rate, b1=o.b1, b2=o.b2, eps=o.eps)
+  elif o.name == "adamw":
+    main = optax.adamw(
+      rate, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay
+    )
+  elif o.name == "sgd":
+    main = optax.sgd(rate)
+  elif o.name == "momentum":
+    main = optax.sgd(rate, momentum=o.b1)
+  elif o.name == "rmsprop":
+    main = optax.rmsprop(rate, decay=o.b2, eps=o.eps)
+  else:
+    raise ValueError(f"optimizer {o.name!r} is not one of {', '.join(NAMES)}")
+  clips = []
+  if o.clip:
+    clips.append(optax.clip_by_global_norm(o.clip))
+  if o.clip_per_tensor:
+    clips.append(clip_per_tensor(o.clip_per_tensor))
+  return optax.chain(*clips, main) if clips else main
+
+
+def clip_per_tensor(max_norm: float) -> optax.GradientTransformation:
+  """Rescales each parameter tensor's gradient to at most `max_norm`.
+
+  Source: the authors' order-embedding code (clip 2 for each tensor).
+  """
+
+  def clip(g):
+    # The floor keeps a zero gradient from becoming 0/0.
+    norm = jnp.sqrt(jnp.maximum(jnp.square(g).sum(), 1e-24))
+    return g * jnp.minimum(1.0, max_norm / norm)
+
+  return optax.stateless(lambda updates, _: jax.tree.map(clip, updates))

@@ -1,0 +1,165 @@
+"""A run's folder: whose it is, and whether the run is finished."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from ml_collections import config_dict
+
+from lnrnn.errors import WorkdirError
+from lnrnn.training import checkpoints
+from lnrnn.training import config as config_lib
+
+RECORD = "config.json"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def read_record(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """What `config.json` of a workdir says; None where there is none.
+
+  Raises:
+    WorkdirError: if the file is not a record of ours.
+  """
+  path = pathlib.Path(workdir, RECORD)
+  try:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["config"]["experiment"], record["starts"]  # Ours, and whole.
+    return record
+  except FileNotFoundError:
+    return None
+  except (ValueError, KeyError, TypeError, OSError) as e:
+    raise WorkdirError(f"{path} is not the record of a run: {e}") from e
+
+
+def read_config(workdir: str | os.PathLike[str]) -> config_dict.ConfigDict:
+  """The config of the run in `workdir`.
+
+  Raises:
+    WorkdirError: if no run has been started there.
+  """
+  record = read_record(workdir)
+  if record is None:
+    raise WorkdirError(f"workdir {workdir}: no {RECORD}, so no run is here")
+  return config_lib.from_dict(record["config"])
+
+
+def check(
+  workdir: str | os.PathLike[str], config: config_dict.ConfigDict
+) -> None:
+  """Makes sure that a run of `config` may write to `workdir`.
+
+  Args:
+    workdir: made if it does not exist.
+    config: of the run that is about to start.
+
+  Raises:
+    WorkdirError: if it is not a writable folder, or belongs to a run of
+      another config (the differing fields are listed), or holds checkpoints
+      without a record of their config.
+  """
+  path = pathlib.Path(workdir)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / f".write-test-{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+  except OSError as e:
+    raise WorkdirError(f"workdir {path} is not writable: {e}") from e
+  record = read_record(path)
+  if record is None:
+    if checkpoints.committed_steps(path):
+      raise WorkdirError(
+        f"workdir {path} holds checkpoints but no {RECORD}: choose another"
+      )
+    return
+  found = config_lib.differences(record["config"], config_lib.to_dict(config))
+  if found:
+    raise WorkdirError(
+      f"workdir {path} belongs to a run of another config: {'; '.join(found)}"
+      " (stored -> asked for); choose another workdir"
+    )
+
+
+def is_finished(
+  workdir: str | os.PathLike[str], config: config_dict.ConfigDict
+) -> bool:
+  """Whether the run of `config` in `workdir` has reached its last step."""
+  steps = checkpoints.committed_steps(workdir)
+  return bool(steps) and steps[-1] >= config.train_steps
+
+
+def write_record(
+  workdir: str | os.PathLike[str],
+  config: config_dict.ConfigDict,
+  *,
+  data: str,
+  fingerprint: str,
+  steps_per_epoch: int,
+  device: str,
+  step: int,
+) -> None:
+  """Writes `config.json`: the config, and what each start ran on.
+
+  Args:
+    workdir: of the run.
+    config: of the run.
+    data: one line on the data.
+    fingerprint: of the data.
+    steps_per_epoch: updates in one pass over the data.
+    device: name of the accelerator or CPU.
+    step: the run (re)starts from.
+
+  Raises:
+    WorkdirError: if the run so far used other data.
+  """
+  path = pathlib.Path(workdir, RECORD)
+  old = read_record(workdir) or {"starts": []}
+  known = old.get("fingerprint", fingerprint)
+  if known != fingerprint and step:
+    raise WorkdirError(
+      f"workdir {workdir}: the data has changed since the run began"
+      f" (fingerprint {known} -> {fingerprint}: {data})"
+    )
+  start = {
+    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    "step": step,
+    "git_commit": _git_commit(),
+    "device": device,
+    "cpus": len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity")
+    else os.cpu_count(),
+    "python": platform.python_version(),
+    "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+  }
+  record = {
+    "config": config_lib.to_dict(config),
+    "data": data,
+    "fingerprint": fingerprint,
+    "steps_per_epoch": steps_per_epoch,
+    "starts": [*old["starts"], start],
+  }
+  new = path.with_suffix(".tmp")
+  new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+  new.replace(path)
+
+
+def _git_commit() -> str | None:
+  """The commit of this code, marked + if the tree differs from it."""
+  here = pathlib.Path(__file__).parent
+
+  def git(*args: str) -> str:
+    done = subprocess.run(
+      ["git", *args], cwd=here, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+  try:
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD") + ("+" if changed else "")
+  except (OSError, subprocess.CalledProcessError):
+    return None
