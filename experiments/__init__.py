@@ -1,0 +1,1 @@
+"""One paper task a file, and the programs that run them."""
