@@ -1,0 +1,1 @@
+"""Data in NumPy arrays: one module for each source; nothing here needs JAX."""

@@ -1,0 +1,222 @@
+"""MNIST digits from three sources: embedded subset, idx files, tfds."""
+
+import dataclasses
+import importlib.resources
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from lnrnn.data import batches, idx
+from lnrnn.errors import ConfigError, DataError
+
+SOURCES = ("embedded", "idx", "tfds")
+SPLITS = ("train", "validation", "test")
+# The paper trains on 55,000 of the 60,000 training digits.
+VALIDATION_SIZE = 5_000
+TRAIN_SIZES = {"embedded": 10_000, "idx": 55_000, "tfds": 55_000}
+_PAPER_SIZES = [55_000, 5_000, 10_000]
+_SIDE = 28
+_CLASSES = 10
+
+
+class Arrays(NamedTuple):
+  """One split of the digits."""
+
+  images: np.ndarray  # uint8 [n, 28, 28], 0 is paper and 255 is ink
+  labels: np.ndarray  # int32 [n], 0 to 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """The digits of a run, and what to say about them.
+
+  Attributes:
+    splits: the arrays of "train", "validation" and "test".
+    description: one line for the log: which data, how much of it.
+    fingerprint: 16 hexadecimal digits that name the content.
+  """
+
+  splits: dict[str, Arrays]
+  description: str
+  fingerprint: str
+
+
+def load(
+  source: str = "embedded", data_dir: str | os.PathLike[str] | None = None
+) -> Dataset:
+  """Loads the digits from one of the sources.
+
+  "embedded" is a class-balanced sample that comes with the package. "idx"
+  reads the four original files; the validation split is the last 5,000 of the
+  60,000 training digits. "tfds" reads what `scripts/prepare_data.py` made.
+
+  Args:
+    source: one of `SOURCES`.
+    data_dir: directory of the files, or one with a directory `mnist` in it;
+      `$LNRNN_DATA_DIR` by default. Not used by "embedded".
+
+  Returns:
+    The three splits with their description and fingerprint.
+
+  Raises:
+    ConfigError: there is no such source.
+    DataError: a file is missing, damaged, or holds something else.
+
+  Source: Ba et al. 2016, section 6.6; LeCun et al. 1998.
+  """
+  if source not in SOURCES:
+    raise ConfigError(
+      f"data.source: {source!r} is not allowed: one of {', '.join(SOURCES)}"
+    )
+  if source == "embedded":
+    splits, origin = _load_embedded(), "embedded class-balanced subset"
+  else:
+    folder = _folder(data_dir, source)
+    splits = {"idx": _load_idx, "tfds": _load_tfds}[source](folder)
+    origin = f"{source} files in {folder}"
+  content = {
+    f"{split}/{field}": array
+    for split, arrays in splits.items()
+    for field, array in arrays._asdict().items()
+  }
+  return Dataset(
+    splits, _describe(origin, splits), batches.fingerprint(content)
+  )
+
+
+def _read_pair(images_path: idx.Source, labels_path: idx.Source) -> Arrays:
+  """Reads images and labels from two idx files, and checks them."""
+  return _checked(
+    idx.read_idx(images_path),
+    idx.read_idx(labels_path),
+    str(images_path),
+    str(labels_path),
+  )
+
+
+def _find_idx(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """Finds an original file under any of the names it goes by."""
+  dotted = name.replace("-idx", ".idx")
+  for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
+    if (folder / candidate).is_file():
+      return folder / candidate
+  raise DataError(
+    f"{folder}: has no {name}[.gz]; get it with "
+    "`python scripts/prepare_data.py mnist --out DIR`"
+  )
+
+
+def _load_embedded() -> dict[str, Arrays]:
+  folder = importlib.resources.files("lnrnn.data") / "embedded"
+  return {
+    split: _read_pair(
+      folder / f"mnist-{split}-images-idx3-ubyte.gz",
+      folder / f"mnist-{split}-labels-idx1-ubyte.gz",
+    )
+    for split in SPLITS
+  }
+
+
+def _load_idx(folder: pathlib.Path) -> dict[str, Arrays]:
+  train, test = (
+    _read_pair(
+      _find_idx(folder, f"{part}-images-idx3-ubyte"),
+      _find_idx(folder, f"{part}-labels-idx1-ubyte"),
+    )
+    for part in ("train", "t10k")
+  )
+  return _hold_out(train, test, folder)
+
+
+def _load_tfds(folder: pathlib.Path) -> dict[str, Arrays]:
+  try:
+    # Imported here: the other sources do without tensorflow-datasets.
+    from lnrnn.data import tfds_mnist
+  except ImportError as error:
+    raise DataError(
+      f"data.source=tfds needs the package {error.name}: "
+      "pip install -r requirements.txt, or use data.source=idx"
+    ) from error
+  splits = {
+    split: _checked(images, labels, *[f"{folder}, split {split}"] * 2)
+    for split, (images, labels) in tfds_mnist.read(folder).items()
+  }
+  if "validation" in splits:
+    return splits
+  return _hold_out(splits["train"], splits["test"], folder)
+
+
+def _folder(
+  data_dir: str | os.PathLike[str] | None, source: str
+) -> pathlib.Path:
+  """The directory of the files, from the argument or the environment."""
+  root = data_dir or os.environ.get("LNRNN_DATA_DIR")
+  if not root:
+    raise DataError(
+      f"data.source={source} needs a directory: set LNRNN_DATA_DIR to one that "
+      "`python scripts/prepare_data.py mnist --out DIR` has filled, or use "
+      "data.source=embedded"
+    )
+  folder = pathlib.Path(root).expanduser()
+  if (folder / "mnist").is_dir():
+    folder = folder / "mnist"
+  if not folder.is_dir():
+    raise DataError(f"{folder}: no such directory; MNIST files are needed")
+  return folder
+
+
+def _hold_out(
+  train: Arrays, test: Arrays, folder: pathlib.Path
+) -> dict[str, Arrays]:
+  """Makes the last 5,000 training digits the validation split."""
+  n = len(train.labels)
+  if n < 2 * VALIDATION_SIZE:
+    raise DataError(
+      f"{folder}: {n:,} training digits; {2 * VALIDATION_SIZE:,} at least are "
+      f"needed, as {VALIDATION_SIZE:,} become the validation split"
+    )
+  keep = n - VALIDATION_SIZE
+  return {
+    "train": Arrays(train.images[:keep], train.labels[:keep]),
+    "validation": Arrays(train.images[keep:], train.labels[keep:]),
+    "test": test,
+  }
+
+
+def _checked(
+  images: np.ndarray, labels: np.ndarray, images_name: str, labels_name: str
+) -> Arrays:
+  if images.ndim != 3 or images.shape[1:] != (_SIDE, _SIDE):
+    raise DataError(
+      f"{images_name}: has shape {list(images.shape)}; images must be "
+      f"[n, {_SIDE}, {_SIDE}]"
+    )
+  if not len(images):
+    raise DataError(f"{images_name}: holds no image; 1 at least is needed")
+  if labels.shape != images.shape[:1]:
+    raise DataError(
+      f"{labels_name}: has shape {list(labels.shape)}; the {len(images):,} "
+      f"images of {images_name} need as many labels"
+    )
+  wrong = np.flatnonzero((labels < 0) | (labels >= _CLASSES))
+  if len(wrong):
+    raise DataError(
+      f"{labels_name}: label {labels[wrong[0]]} at position {wrong[0]}; "
+      f"labels are 0 to {_CLASSES - 1}"
+    )
+  return Arrays(images, labels.astype(np.int32))
+
+
+def _describe(origin: str, splits: dict[str, Arrays]) -> str:
+  """One line that says which data this is, and whether it is the paper's."""
+  sizes = [len(splits[split].labels) for split in SPLITS]
+  counts = " / ".join(
+    f"{size:,} {split}" for size, split in zip(sizes, SPLITS, strict=True)
+  )
+  if sizes == _PAPER_SIZES:
+    verdict = "the paper's data and split sizes"
+  else:
+    verdict = "not the paper's data: a sample of it"
+  return f"MNIST, {origin}: {counts} digits ({verdict})"

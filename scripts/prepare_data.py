@@ -1,0 +1,114 @@
+r"""Fetches, checks and converts the data of a task.
+
+  python scripts/prepare_data.py mnist --out=DIR [--from=DIR]
+
+Fetches the owners' files into DIR/<task>, or takes them from the directory
+given by --from, checks their sha256, and converts them where the task has a
+converted form. Runs read the result through LNRNN_DATA_DIR=DIR. A second call
+goes on where the first was stopped, and does nothing when all is there.
+
+Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written.
+"""
+
+from collections.abc import Callable, Sequence
+import pathlib
+import sys
+
+from absl import app, flags
+
+from lnrnn.data import fetch
+from lnrnn.errors import ConfigError, UserError
+
+_FROM = flags.DEFINE_string(
+  "from", None, "Directory with the owners' files, instead of the network."
+)
+_OUT = flags.DEFINE_string("out", None, "Directory to put the data in.")
+
+_MNIST_MIRRORS = (
+  "https://storage.googleapis.com/cvdf-datasets/mnist/",
+  "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+# As registered by tensorflow-datasets, url_checksums/mnist.txt.
+_MNIST_SHA256 = {
+  "train-images-idx3-ubyte.gz": (
+    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+  ),
+  "train-labels-idx1-ubyte.gz": (
+    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+  ),
+  "t10k-images-idx3-ubyte.gz": (
+    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+  ),
+  "t10k-labels-idx1-ubyte.gz": (
+    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+  ),
+}
+
+
+def prepare_mnist(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Gets the four idx files and makes the tensorflow-datasets form of them.
+
+  Args:
+    out: directory for the idx files; the dataset goes to
+      `out/lnrnn_mnist/<version>`.
+    source: directory that holds the idx files already, or None to fetch them.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: a file cannot be had, or is not the published one.
+  """
+  for name, sha256 in _MNIST_SHA256.items():
+    mirrors = [source.resolve().as_uri() + "/"] if source else _MNIST_MIRRORS
+    fetch.fetch([mirror + name for mirror in mirrors], out / name, sha256)
+  # Imported here: the other tasks do without tensorflow-datasets.
+  from lnrnn.data import tfds_mnist
+
+  tfds_mnist.write(out, out)
+  return (
+    "python -m experiments.train --config=configs/mnist_mlp.py "
+    "--config.data.source=tfds --workdir=runs/mnist_mlp   # or source=idx"
+  )
+
+
+TASKS: dict[str, Callable[[pathlib.Path, pathlib.Path | None], str]] = {
+  "mnist": prepare_mnist,
+}
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+  if len(arguments) != 1 or arguments[0] not in TASKS:
+    raise ConfigError(
+      f"TASK: {' '.join(arguments) or 'nothing'} is not allowed: one of "
+      f"{', '.join(TASKS)}"
+    )
+  if not _OUT.value:
+    raise ConfigError("--out: a directory to put the data in is needed")
+  source = pathlib.Path(_FROM.value).expanduser() if _FROM.value else None
+  if source and not source.is_dir():
+    raise ConfigError(f"--from: {source} is not a directory")
+  root = pathlib.Path(_OUT.value).expanduser().resolve()
+  command = TASKS[arguments[0]](root / arguments[0], source)
+  print(f"Ready. Next:\n  export LNRNN_DATA_DIR={root}\n  {command}")
+
+
+def main(argv: Sequence[str]) -> int:
+  """Prepares one task; returns the exit code."""
+  try:
+    _prepare(argv[1:])
+  except (UserError, OSError) as error:
+    print(f"prepare_data: {error}", file=sys.stderr)
+  except ImportError as error:
+    print(
+      f"prepare_data: the package {error.name} is needed: "
+      "pip install -r requirements.txt",
+      file=sys.stderr,
+    )
+  else:
+    return 0
+  return 2
+
+
+if __name__ == "__main__":
+  app.run(main)
