@@ -1,0 +1,48 @@
+"""What every test shares: the CPU, a cache of its own, the real data if any."""
+
+import os
+import pathlib
+
+import hypothesis
+import pytest
+
+# Before the first import of jax; `JAX_PLATFORMS=cuda pytest -m gpu` overrides.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+# An example may compile, so no deadline; the same examples in every run.
+hypothesis.settings.register_profile("lnrnn", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("lnrnn")
+
+
+@pytest.fixture(scope="session")
+def repo() -> pathlib.Path:
+  """The root of the repository."""
+  return pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_dir(tmp_path_factory):
+  """An empty LNRNN_CACHE_DIR, so that no test reads what another run left."""
+  with pytest.MonkeyPatch.context() as patch:
+    path = tmp_path_factory.mktemp("cache")
+    patch.setenv("LNRNN_CACHE_DIR", str(path))
+    yield path
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+  """The folder of real data; skips the test where there is none."""
+  name = os.environ.get("LNRNN_DATA_DIR")
+  if not name:
+    pytest.skip("LNRNN_DATA_DIR is not set: no real data")
+  return pathlib.Path(name).resolve(strict=True)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(data_dir) -> pathlib.Path:
+  """The folder of the real MNIST files; skips the test where it is missing."""
+  path = data_dir / "mnist"
+  if not path.is_dir():
+    pytest.skip(f"no {path}: no real MNIST")
+  return path
