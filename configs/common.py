@@ -3,12 +3,13 @@
 import ast
 import difflib
 import re
+from typing import Any
 
 from ml_collections import config_dict
 
 
-def base() -> config_dict.ConfigDict:
-  """The fields that every config has, with their defaults."""
+def base() -> Any:
+  """The fields that every config has, with their defaults: a ConfigDict."""
   return config_dict.create(
     experiment="",  # A module of experiments/.
     norm="layer",

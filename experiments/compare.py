@@ -111,7 +111,7 @@ def _parse_vary(text: str) -> tuple[str, tuple[str, ...]]:
   return field.strip(), parts
 
 
-def _metric(text: str) -> tuple[str, str, bool]:
+def _metric(text: str) -> tuple[str, metrics_lib.Mode, bool]:
   """Reads "train/nll:log" as ("train/nll", "min", True)."""
   name, *options = text.split(":")
   if wrong := set(options) - {"log", "max"}:
@@ -283,7 +283,7 @@ def _rate(curves: Sequence[runs_lib.Curves]) -> str:
   return f"{np.median(rates):.0f}" if rates else "missing"
 
 
-def _speed_up(baseline, curves, mode: str, itself: bool) -> str:
+def _speed_up(baseline, curves, mode: metrics_lib.Mode, itself: bool) -> str:
   if itself:
     return "1 (baseline)"
   if not baseline or not curves:

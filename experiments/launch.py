@@ -13,7 +13,6 @@ import sys
 import types
 
 from absl import app, flags, logging
-from ml_collections import config_dict
 
 from lnrnn.errors import ConfigError, DivergedError, UserError
 from lnrnn.training import config as config_lib
@@ -92,7 +91,7 @@ def _fail(message: str, code: int = 2) -> None:
   sys.exit(code)
 
 
-def load(spec: str) -> config_dict.ConfigDict:
+def load(spec: str) -> config_lib.Config:
   """From `path.py:key=value,...` to a config that can be run.
 
   Args:
@@ -110,12 +109,12 @@ def load(spec: str) -> config_dict.ConfigDict:
       faults += task(config).check(config)
     except ConfigError as e:
       faults += e.faults
-  if faults:
+  if config is None or faults:
     raise ConfigError(*faults)
   return config
 
 
-def task(config: config_dict.ConfigDict) -> types.ModuleType:
+def task(config: config_lib.Config) -> types.ModuleType:
   """The module of experiments/ that `config.experiment` names.
 
   It has `check(config)`, the faults as lines, and `build(config)`, the

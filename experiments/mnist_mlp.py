@@ -1,11 +1,10 @@
 """Permutation-invariant MNIST (section 6.6, Figure 6)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 
 from lnrnn import losses, norms
@@ -18,7 +17,7 @@ from lnrnn.training.experiment import Eval, Experiment
 PIXELS = 28 * 28
 
 
-def check(config: config_dict.ConfigDict) -> list[str]:
+def check(config: config_lib.Config) -> list[str]:
   """The faults of a config, a line each; touches no data."""
   c = config_lib.check_common(config)
   if fault := norms.unknown_name(config.norm):
@@ -55,7 +54,7 @@ def check(config: config_dict.ConfigDict) -> list[str]:
   return c.faults
 
 
-def build(config: config_dict.ConfigDict) -> Experiment:
+def build(config: config_lib.Config) -> Experiment:
   """The experiment that `config` describes.
 
   Args:
@@ -113,7 +112,7 @@ def build(config: config_dict.ConfigDict) -> Experiment:
   )
 
 
-def make_model(config: config_dict.ConfigDict) -> MLP:
+def make_model(config: config_lib.Config) -> MLP:
   """The network that `config` describes."""
   m = config.model
   momentum = max(0.0, 1 - config.batch_size / m.bn_average_cases)
@@ -138,16 +137,19 @@ def _scale(images: jax.Array) -> jax.Array:
 
 def _classifier(
   model: MLP,
-  config: config_dict.ConfigDict,
+  config: config_lib.Config,
   splits: dict[str, dict[str, np.ndarray]],
 ) -> Callable[[Any, str, jax.Array], dict[str, float]]:
   """The evaluation: (variables, split, key) -> nll and error of the split."""
+
+  def scores(variables, image, *, train):
+    return cast(jax.Array, model.apply(variables, _scale(image), train=train))
 
   @jax.jit
   def evaluate(variables, image, label):  # [n, m, 784], [n, m]; label -1: pad
     def one(batch):
       image, label = batch
-      logits = model.apply(variables, _scale(image))
+      logits = scores(variables, image, train=False)
       real = label >= 0
       nll = losses.cross_entropy(logits, jnp.maximum(label, 0))
       wrong = logits.argmax(axis=-1) != label
@@ -158,7 +160,7 @@ def _classifier(
   @jax.jit
   def evaluate_minibatches(variables, image, label):  # [n, m, b, 784]
     def one(image, label):
-      logits = model.apply(variables, _scale(image), train=True)
+      logits = scores(variables, image, train=True)
       return losses.cross_entropy(logits, label).sum()
 
     # vmap keeps each minibatch's statistics apart in one matrix product.

@@ -8,7 +8,7 @@ code.
 import dataclasses
 import difflib
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from flax import linen as nn
 import jax
@@ -329,27 +329,30 @@ class WeightNormed(nn.Module):
 
     def apply(gain: jax.Array) -> jax.Array:
       kernel = weight_norm(v, gain)
-      return unbound.apply({"params": {**params, "kernel": kernel}}, x)
+      a = unbound.apply({"params": {**params, "kernel": kernel}}, x)
+      return cast(jax.Array, a)
 
-    start = None
+    length = direction_norm(v)
+    gain_init = shift = None
     if self.data_dependent and self.is_initializing():
-      start = batch_moments(apply(jnp.ones_like(direction_norm(v))))
-
-    def gain_init(_) -> jax.Array:
-      length = direction_norm(v) if start is None else start.var**-0.5
-      return length.astype(v.dtype)
-
-    gain = self.param("gain", gain_init)
-    a = apply(gain)
-    if self.bias_init is None:
+      start = batch_moments(apply(jnp.ones_like(length)))
+      # The floor is for units that are the same in every case of the batch.
+      gain_init = jax.lax.rsqrt(jnp.maximum(start.var, 1e-10))
+      shift = -start.mean * gain_init
+    gain = self.param(
+      "gain",
+      lambda _: (length if gain_init is None else gain_init).astype(v.dtype),
+    )
+    a, bias_init = apply(gain), self.bias_init
+    if bias_init is None:
       return a
-
-    def bias_init(key: jax.Array) -> jax.Array:
-      if start is None:
-        return self.bias_init(key, gain.shape, v.dtype)
-      return (-start.mean * start.var**-0.5).astype(v.dtype)
-
-    return a + self.param("bias", bias_init).astype(a.dtype)
+    bias = self.param(
+      "bias",
+      lambda key: (
+        bias_init(key, gain.shape, v.dtype) if shift is None else shift
+      ).astype(v.dtype),
+    )
+    return a + bias.astype(a.dtype)
 
 
 def unknown_name(name: object) -> str | None:

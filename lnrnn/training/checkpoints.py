@@ -45,7 +45,9 @@ class Checkpoints:
     self._ocp = ocp
     self._metric, _, mode = best.partition(":")
     self._sign = -1.0 if mode == "min" else 1.0
-    policies = [checkpoint_managers.LatestN(kept)]
+    policies: list[checkpoint_managers.PreservationPolicy] = [
+      checkpoint_managers.LatestN(kept)
+    ]
     if best:
       policies.append(
         checkpoint_managers.BestN(

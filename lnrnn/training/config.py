@@ -6,17 +6,20 @@ A run is named by one string, `path.py:key=value,...`; a flag
 
 from collections.abc import Sequence
 import difflib
-import functools
-import importlib.util
 import json
 import math
 import pathlib
+import runpy
 from typing import Any
 
 from ml_collections import config_dict
 
 from lnrnn.errors import ConfigError
 from lnrnn.training import optim
+
+# An ml_collections.ConfigDict. Its own annotations give every field the union
+# of all types, which no use of a field would satisfy.
+Config = Any
 
 # What may change between two starts of a run: how long it is, how often it
 # reports, where its data lies. None of these alters an update.
@@ -36,7 +39,7 @@ RESUMABLE = frozenset(
 
 def parse(
   spec: str, overrides: Sequence[str] = ()
-) -> tuple[config_dict.ConfigDict | None, list[str]]:
+) -> tuple[Config | None, list[str]]:
   """Loads a config and returns it with the faults of its arguments.
 
   Args:
@@ -57,11 +60,9 @@ def parse(
     hint = f"did you mean {close[0]}? " if close else ""
     listed = ", ".join(f for f in there if not f.endswith("common.py"))
     return None, [f"config file {path!r} not found; {hint}there is: {listed}"]
-  source = importlib.util.spec_from_file_location("_lnrnn_config", file)
-  module = importlib.util.module_from_spec(source)
-  source.loader.exec_module(module)
+  module = runpy.run_path(str(file))
   try:
-    return module.get_config(arg), []
+    return module["get_config"](arg), []
   except ValueError as e:
     # configs/common.py attaches what it could make of the arguments.
     config = getattr(e, "config", None)
@@ -70,9 +71,7 @@ def parse(
     return config, str(e).split("\n")
 
 
-def load_config(
-  spec: str, overrides: Sequence[str] = ()
-) -> config_dict.ConfigDict:
+def load_config(spec: str, overrides: Sequence[str] = ()) -> Config:
   """Loads a config, as the binaries do; for notebooks and tests.
 
   Args:
@@ -86,7 +85,7 @@ def load_config(
     ConfigError: for a missing file, unknown keys or values of a wrong type.
   """
   config, faults = parse(spec, overrides)
-  if faults:
+  if config is None or faults:
     raise ConfigError(*faults)
   return config
 
@@ -98,13 +97,16 @@ class Checker:
     faults: the lines so far.
   """
 
-  def __init__(self, config: config_dict.ConfigDict):
+  def __init__(self, config: Config):
     self.config = config
     self.faults: list[str] = []
 
   def get(self, field: str) -> Any:
     """The value of a dotted field."""
-    return functools.reduce(lambda c, k: c[k], field.split("."), self.config)
+    value: Any = self.config
+    for key in field.split("."):
+      value = value[key]
+    return value
 
   def add(self, field: str, allowed: str) -> None:
     """Notes that a field's value is not what is allowed."""
@@ -138,7 +140,7 @@ class Checker:
       self.add(field, text)
 
 
-def check_common(config: config_dict.ConfigDict) -> Checker:
+def check_common(config: Config) -> Checker:
   """Checks the fields that every config has; the task adds its own.
 
   Args:
@@ -177,7 +179,7 @@ def check_common(config: config_dict.ConfigDict) -> Checker:
   return check
 
 
-def to_dict(config: config_dict.ConfigDict) -> dict[str, Any]:
+def to_dict(config: Config) -> dict[str, Any]:
   """A config as plain JSON types (tuples become lists)."""
   return json.loads(config.to_json())
 
@@ -216,7 +218,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
   ]
 
 
-def from_dict(tree: dict[str, Any]) -> config_dict.ConfigDict:
+def from_dict(tree: dict[str, Any]) -> Config:
   """The config of `to_dict`, lists being tuples again; locked."""
 
   def freeze(value):

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 import optax
 
 from lnrnn.data import batches as batches_lib
-from lnrnn.errors import DivergedError
+from lnrnn.errors import DivergedError, WorkdirError
 from lnrnn.training import checkpoints, optim, writers
+from lnrnn.training import config as config_lib
 from lnrnn.training import progress as progress_lib
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Experiment
@@ -148,8 +148,52 @@ def run_evals(
   }
 
 
+def restore(
+  config: config_lib.Config,
+  experiment: Experiment,
+  workdir: str | os.PathLike[str],
+  checkpoint: str,
+) -> TrainState:
+  """The state of a run, for evaluation.
+
+  Args:
+    config: of the run.
+    experiment: that `config` describes.
+    workdir: of the run.
+    checkpoint: "latest", "best" or a step.
+
+  Returns:
+    The state that was saved.
+
+  Raises:
+    WorkdirError: if there is no such checkpoint.
+  """
+  steps = checkpoints.committed_steps(workdir)
+  listed = ", ".join(map(str, steps)) or "none"
+  saver = checkpoints.Checkpoints(
+    workdir, kept=config.checkpoints_kept, best=config.best
+  )
+  with contextlib.closing(saver):
+    if checkpoint in ("latest", "best"):
+      latest = steps[-1] if steps else None
+      step = saver.best_step() if checkpoint == "best" else latest
+    else:
+      step = int(checkpoint) if checkpoint.isdigit() else -1
+    if step not in steps:
+      raise WorkdirError(
+        f"checkpoint {checkpoint!r} is not in {workdir}: there is latest,"
+        f" best and the steps {listed}"
+      )
+    tx = optim.make(config.optimizer, config.train_steps)
+    like = jax.eval_shape(
+      lambda: init_state(experiment, tx, Keys.of(config.seed).init)
+    )
+    state, _ = saver.restore(like, step) or (None, None)
+  return jax.tree.map(jnp.array, state)
+
+
 def train(
-  config: config_dict.ConfigDict,
+  config: config_lib.Config,
   experiment: Experiment,
   workdir: str | os.PathLike[str],
 ) -> None:

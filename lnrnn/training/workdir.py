@@ -9,8 +9,6 @@ import platform
 import subprocess
 from typing import Any
 
-from ml_collections import config_dict
-
 from lnrnn.errors import WorkdirError
 from lnrnn.training import checkpoints
 from lnrnn.training import config as config_lib
@@ -28,7 +26,7 @@ def read_record(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   path = pathlib.Path(workdir, RECORD)
   try:
     record = json.loads(path.read_text(encoding="utf-8"))
-    record["config"]["experiment"], record["starts"]  # Ours, and whole.
+    _ = record["config"]["experiment"], record["starts"]  # Ours, and whole.
     return record
   except FileNotFoundError:
     return None
@@ -36,7 +34,7 @@ def read_record(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
     raise WorkdirError(f"{path} is not the record of a run: {e}") from e
 
 
-def read_config(workdir: str | os.PathLike[str]) -> config_dict.ConfigDict:
+def read_config(workdir: str | os.PathLike[str]) -> config_lib.Config:
   """The config of the run in `workdir`.
 
   Raises:
@@ -48,9 +46,7 @@ def read_config(workdir: str | os.PathLike[str]) -> config_dict.ConfigDict:
   return config_lib.from_dict(record["config"])
 
 
-def check(
-  workdir: str | os.PathLike[str], config: config_dict.ConfigDict
-) -> None:
+def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
   """Makes sure that a run of `config` may write to `workdir`.
 
   Args:
@@ -86,7 +82,7 @@ def check(
 
 
 def is_finished(
-  workdir: str | os.PathLike[str], config: config_dict.ConfigDict
+  workdir: str | os.PathLike[str], config: config_lib.Config
 ) -> bool:
   """Whether the run of `config` in `workdir` has reached its last step."""
   steps = checkpoints.committed_steps(workdir)
@@ -95,7 +91,7 @@ def is_finished(
 
 def write_record(
   workdir: str | os.PathLike[str],
-  config: config_dict.ConfigDict,
+  config: config_lib.Config,
   *,
   data: str,
   fingerprint: str,

@@ -1,0 +1,63 @@
+"""Evaluates a trained run on a split.
+
+  python -m experiments.evaluate --workdir=runs/mnist_ln --split=test
+
+prints one JSON object. `--checkpoint=best` takes the checkpoint that
+`config.best` chose, `latest` (the default) the last one.
+"""
+
+import json
+import math
+
+from absl import flags
+
+from experiments import launch
+from lnrnn.errors import ConfigError, WorkdirError
+from lnrnn.training import workdir as workdir_lib
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
+_SPLIT = flags.DEFINE_string(
+  "split", None, "one split; default: all those evaluated in training"
+)
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "latest", "latest, best or a step"
+)
+
+
+def main() -> None:
+  """Restores the run and prints its metrics."""
+  from lnrnn.training import loop
+
+  config = workdir_lib.read_config(_WORKDIR.value)
+  task = launch.task(config)
+  if faults := task.check(config):
+    raise ConfigError(*faults)
+  experiment = task.build(config)
+  splits = sorted({s for ev in experiment.evals.values() for s in ev.splits})
+  if _SPLIT.value and _SPLIT.value not in splits:
+    raise ConfigError(
+      f"--split={_SPLIT.value!r}: must be one of {', '.join(splits)}"
+    )
+  record = workdir_lib.read_record(_WORKDIR.value) or {}
+  if record["fingerprint"] != experiment.train_data.fingerprint:
+    raise WorkdirError(
+      f"workdir {_WORKDIR.value}: the run was trained on other data"
+      f" ({record['data']}) than there is now ({experiment.data})"
+    )
+  state = loop.restore(config, experiment, _WORKDIR.value, _CHECKPOINT.value)
+  found = loop.run_evals(
+    experiment,
+    state.variables,
+    loop.Keys.of(config.seed).eval,
+    lambda ev: [s for s in ev.splits if _SPLIT.value in (None, s)],
+  )
+  shown = {
+    name: value if math.isfinite(value) else None
+    for name, value in found.items()
+    if isinstance(value, float | int)
+  }
+  print(json.dumps({"step": int(state.step), **shown}, indent=2))
+
+
+if __name__ == "__main__":
+  launch.run(main)
