@@ -1,0 +1,158 @@
+"""The judge of the MNIST claims, on curves with a known answer."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from experiments import claims
+from lnrnn.errors import UserError
+from lnrnn.training import runs as runs_lib
+
+
+def _run(norm, batch_size, seed, decay, *, epochs=10, rate=1e-3, error=0.02):
+  """A run whose training NLL at epoch e is exp(-decay e)."""
+  rows = [
+    {
+      "step": 100 * e,
+      "train/nll": math.exp(-decay * e),
+      "train/nll_minibatch": math.exp(-2 * decay * e),
+      "test/error": error,
+      "validation/error": error + rate,
+    }
+    for e in range(1, epochs + 1)
+  ]
+  record = {"data": "the paper's data", "config": {}}
+  key = claims.Key(norm, batch_size, rate, seed)
+  return key, runs_lib.Curves(rows, 100, record)
+
+
+def _rows(runs, chosen=None):
+  return {row.id: row for row in claims.judge(dict(runs), chosen or {})}
+
+
+def test_a_faster_variant_holds_and_a_slower_one_is_contradicted():
+  speed = {"layer": 1.0, "batch": 0.4, "none": 3.0}
+  runs = [
+    _run(norm, 128, seed, decay)
+    for norm, decay in speed.items()
+    for seed in range(3)
+  ]
+  rows = _rows(runs)
+  found = rows["mnist.faster-than-bn.b128"]
+  assert (found.verdict, found.epoch) == ("holds", 10)
+  # The baseline's best is exp(-4), which layer norm passes at epoch 4.
+  assert found.beside == "speed-up 2.50"
+  assert found.effect.startswith("+0.916")  # ln(10 / 4)
+  assert rows["mnist.faster-than-none.b128"].verdict == "contradicted"
+  assert rows["mnist.faster-than-bn.b4"].verdict == "not reached"
+
+
+def test_minibatch_rows_use_batch_norms_minibatch_statistics():
+  runs = [
+    _run(norm, 128, seed, decay)
+    for norm, decay in (("layer", 1.0), ("batch", 0.9))
+    for seed in range(3)
+  ]
+  rows = _rows(runs)
+  assert rows["mnist.faster-than-bn.b128"].effect.startswith("+0")
+  assert rows["mnist.faster-than-bn.b128.minibatch"].verdict == "contradicted"
+
+
+def test_robustness_compares_the_loss_of_level_from_batch_128_to_4():
+  decays = {("layer", 128): 1.0, ("layer", 4): 0.9}
+  decays |= {("batch", 128): 1.0, ("batch", 4): 0.5}
+  runs = [
+    _run(norm, b, seed, decay + 0.01 * seed)
+    for (norm, b), decay in decays.items()
+    for seed in range(3)
+  ]
+  row = _rows(runs)["mnist.batch-robust"]
+  assert row.verdict == "holds"
+  # Mean of e over the last five of ten epochs is 8: 0.1 * 8 - 0.5 * 8.
+  assert row.effect.startswith("-3.2")
+  rows = _rows(
+    [
+      _run(n, b, s, 1.0, error=0.02 if b == 128 else 0.03 + s / 1e4)
+      for n in ("layer", "batch")
+      for b in (128, 4)
+      for s in range(3)
+    ]
+  )
+  assert rows["mnist.batch-robust.absolute"].verdict == "contradicted"
+  assert rows["mnist.batch-robust.error"].verdict == "undecided"
+
+
+def test_few_seeds_and_short_runs_decide_nothing():
+  two = [_run(n, 128, s, 1.0) for n in ("layer", "batch") for s in (0, 1)]
+  assert _rows(two)["mnist.faster-than-bn.b128"].verdict == "undecided (n = 2)"
+  short = [
+    _run(n, 128, s, 1.0, epochs=9) for n in ("layer", "batch") for s in range(3)
+  ]
+  assert _rows(short)["mnist.faster-than-bn.b128"].verdict == "not reached"
+
+
+def test_tuned_rows_use_the_rate_that_the_trials_choose():
+  trials = dict(
+    _run(norm, 128, 100, 1.0, rate=rate, error=error)
+    for norm in ("layer", "batch")
+    for rate, error in ((3e-4, 0.05), (1e-3, 0.01), (3e-3, 0.04))
+  )
+  chosen = claims.best_rates(trials)
+  assert chosen[("layer", 128)] == (1e-3, False)
+  trials |= dict([_run("layer", 128, 100, 1.0, rate=1e-4, error=0.0)])
+  assert claims.best_rates(trials)[("layer", 128)] == (1e-4, True)
+  runs = [
+    _run(norm, 128, seed, decay, rate=rate)
+    for norm, decay, rate in (("layer", 1.0, 1e-4), ("batch", 0.4, 1e-3))
+    for seed in range(3)
+  ]
+  rows = _rows(runs, claims.best_rates(trials))
+  assert rows["mnist.faster-than-bn.b128.tuned"].verdict == "holds"
+  assert rows["mnist.faster-than-bn.b128"].verdict == "not reached"
+
+
+def test_a_trial_that_diverged_is_never_the_best():
+  key, curves = _run("layer", 4, 100, 1.0, rate=3e-4, error=math.nan)
+  trials = {key: curves} | dict([_run("layer", 4, 100, 1.0, error=0.5)])
+  assert claims.best_rates(trials)[("layer", 4)][0] == 1e-3
+
+
+def test_online_counts_a_run_that_ends_non_finite_as_all_wrong():
+  runs = [_run("layer", 1, s, 1.0, epochs=3, error=0.05) for s in range(3)]
+  assert _rows(runs)["mnist.online"].verdict == "holds"
+  key, curves = runs[0]
+  curves.rows[-1]["test/error"] = math.nan
+  row = _rows(runs)["mnist.online"]
+  assert row.verdict == "undecided"
+  assert row.effect.startswith(f"{(0.9 - 0.05 - 0.05) / 3:+.3g}")
+
+
+def test_runs_are_read_by_what_distinguishes_them(tmp_path):
+  config = {
+    "experiment": "mnist_mlp",
+    "norm": "layer",
+    "batch_size": 4,
+    "seed": 2,
+    "optimizer": {"learning_rate": 1e-3},
+    "model": {"norm_output": False},
+  }
+  record = {"config": config, "starts": [], "steps_per_epoch": 10, "data": ""}
+
+  def write(name, **changed):
+    folder = tmp_path / name
+    folder.mkdir()
+    record["config"] = config | changed
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "metrics.jsonl").write_text('{"step": 10, "train/nll": 1.5}\n')
+
+  write("a")
+  write("b", model={"norm_output": True})  # Not the paper's: shown, unjudged.
+  runs = claims.read(tmp_path)
+  assert list(runs) == [claims.Key("layer", 4, 1e-3, 2)]
+  steps, values = runs[claims.Key("layer", 4, 1e-3, 2)].get("train/nll")
+  np.testing.assert_array_equal([steps, values], [[10], [1.5]])
+  write("c")
+  with pytest.raises(UserError, match="two runs"):
+    claims.read(tmp_path)
