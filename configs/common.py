@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import math
 import re
 from typing import Any
 
@@ -158,3 +159,9 @@ def _read(text, kind, default):
 def steps_per_epoch(examples, batch_size):
   """Whole batches in one pass; 1 where the numbers make no sense (yet)."""
   return max(1, examples // max(1, batch_size))
+
+
+def steps_in(epochs, epoch):
+  """Updates in that many epochs; 1 where the numbers make no sense."""
+  steps = epochs * epoch
+  return max(1, round(steps)) if math.isfinite(steps) else 1

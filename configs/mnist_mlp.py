@@ -71,7 +71,7 @@ def _derive(config):
     )
   epoch = common.steps_per_epoch(config.data.train_cases, config.batch_size)
   if config.train_steps is None:
-    config.train_steps = max(1, round(config.epochs * epoch))
+    config.train_steps = common.steps_in(config.epochs, epoch)
   if config.eval_every is None:
     config.eval_every = epoch
   if config.checkpoint_every is None:

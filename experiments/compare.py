@@ -27,7 +27,7 @@ from configs import common
 from experiments import launch
 from lnrnn import metrics as metrics_lib
 from lnrnn import plotting
-from lnrnn.errors import ConfigError, UserError
+from lnrnn.errors import ConfigError, DivergedError, UserError
 from lnrnn.training import runs as runs_lib
 
 _CONFIG = flags.DEFINE_string(
@@ -67,16 +67,28 @@ _DRAW = flags.DEFINE_bool(
 
 def main() -> None:
   """Trains what is missing, then draws and prints."""
+  if _FRESH.value and _DRAW.value:
+    raise ConfigError("--fresh deletes the runs that --draw_only would draw")
   varied = [_parse_vary(text) for text in _VARY.value]
+  fields = [field for field, _ in varied]
+  if "seed" in fields or len(set(fields)) < len(fields):
+    raise ConfigError(
+      f"--vary: {', '.join(fields)}: each field once, and seeds in --seeds"
+    )
   try:
-    seeds = [int(seed) for seed in _SEEDS.value]
-  except ValueError:
+    seeds = list(dict.fromkeys(int(seed) for seed in _SEEDS.value))
+    _ = seeds[0]
+  except (ValueError, IndexError):
     raise ConfigError(f"--seeds={','.join(_SEEDS.value)}: whole numbers") from (
       None
     )
   folder = pathlib.Path(_WORKDIR.value)
   runs = runs_lib.product(_CONFIG.value, varied, seeds, folder)
   _check(runs)
+  names = _METRICS.value or list(launch.load(runs[0].spec).compare_metrics)
+  metrics = [_metric(name) for name in names]
+  lines = varied[0] if varied else ("", ("",))
+  baseline = _baseline(lines[1])
   status = _train(runs)
   found = {
     run: runs_lib.Curves.read(run.workdir)
@@ -85,14 +97,16 @@ def main() -> None:
   }
   if not found:
     raise UserError(f"--workdir={folder}: no run has been trained there")
-  names = _METRICS.value or list(launch.load(runs[0].spec).compare_metrics)
-  metrics = [_metric(name) for name in names]
-  lines = varied[0] if varied else ("", ("",))
+  measured = {key for c in found.values() for row in c.rows for key in row}
+  for name, _, _ in metrics:
+    if _METRICS.value and name not in measured:
+      there = ", ".join(sorted(key for key in measured if "/" in key))
+      raise ConfigError(f"--metrics: no run has {name!r}; there are: {there}")
   picture = plotting.curves(
     _panels(runs, found, metrics, lines, varied[1:]),
     folder / f"figure_{_X.value}.png",
   )
-  rows = table(runs, found, status, metrics, lines, varied[1:])
+  rows = table(runs, found, status, metrics, lines, varied[1:], baseline)
   text = markdown(rows)
   (folder / "table.md").write_text(text, encoding="utf-8")
   with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
@@ -117,6 +131,17 @@ def _metric(text: str) -> tuple[str, metrics_lib.Mode, bool]:
   if wrong := set(options) - {"log", "max"}:
     raise ConfigError(f"--metrics={text}: {wrong.pop()!r} is not log or max")
   return name, "max" if "max" in options else "min", "log" in options
+
+
+def _baseline(values: Sequence[str]) -> str:
+  """Which of the first field's values speed is measured against."""
+  default = "none" if "none" in values else values[0]
+  baseline = default if _BASELINE.value is None else _BASELINE.value
+  if baseline not in values:
+    raise ConfigError(
+      f"--baseline={baseline!r}: must be one of {', '.join(values)}"
+    )
+  return baseline
 
 
 def _check(runs: Sequence[runs_lib.Run]) -> None:
@@ -149,7 +174,10 @@ def _train(runs: Sequence[runs_lib.Run]) -> dict[runs_lib.Run, str]:
       code = subprocess.run(
         command, stdout=log, stderr=log, check=False
       ).returncode
-    if code not in (0, launch.DIVERGED):
+    if code == launch.DIVERGED:
+      said = (run.workdir / "log.txt").read_text().splitlines()
+      raise DivergedError(said[-1].removeprefix("error: "))
+    if code:
       raise UserError(f"{run.workdir}: exit code {code}, see its log.txt")
 
   train = here if _JOBS.value == 1 else apart
@@ -178,11 +206,15 @@ def _panels(runs, found, metrics, lines, columns) -> list[list[plotting.Panel]]:
       drawn = []
       for value in values:
         variant = (((field, value),) if field else ()) + group
-        seeds = _seeds_of(runs, found, variant)
-        curves = [found[run].get(metric) for run in seeds]
-        curves = [(s, v) for s, v in curves if len(s)]
-        if not curves:
+        # A run that diverged before its first evaluation has no curve.
+        seeds = [
+          run
+          for run in _seeds_of(runs, found, variant)
+          if len(found[run].get(metric)[0])
+        ]
+        if not seeds:
           continue
+        curves = [found[run].get(metric) for run in seeds]
         n = min(len(s) for s, _ in curves)
         label = plotting.norm_label(value) if field == "norm" else value
         drawn.append(
@@ -202,7 +234,9 @@ def _panels(runs, found, metrics, lines, columns) -> list[list[plotting.Panel]]:
   return grid
 
 
-def table(runs, found, status, metrics, lines, columns) -> list[dict[str, Any]]:
+def table(
+  runs, found, status, metrics, lines, columns, baseline
+) -> list[dict[str, Any]]:
   """The numbers of the comparison.
 
   Args:
@@ -213,6 +247,7 @@ def table(runs, found, status, metrics, lines, columns) -> list[dict[str, Any]]:
       the first.
     lines: the first varied field and its values.
     columns: the others.
+    baseline: the value of the first field that speed is measured against.
 
   Returns:
     A row for each variant: values as "mean" or "mean ± standard deviation
@@ -220,12 +255,6 @@ def table(runs, found, status, metrics, lines, columns) -> list[dict[str, Any]]:
     and the speed-up of docs/claims.md with its interval.
   """
   field, values = lines
-  default = "none" if "none" in values else values[0]
-  baseline = _BASELINE.value or default
-  if baseline not in values:
-    raise ConfigError(
-      f"--baseline={baseline!r}: must be one of {', '.join(values)}"
-    )
   rows = []
   for group in _groups(columns):
 

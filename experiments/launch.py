@@ -39,11 +39,11 @@ def fold_overrides(argv: Sequence[str]) -> list[str]:
     if not (word.startswith("-") and name.startswith("config.")):
       kept.append(word)
       continue
-    if not eq and words and not words[0].startswith("--"):
-      value = words.pop(0)
-    field = name.removeprefix("config.")
-    overrides.append(f"{field}={value or 'true'}")
-  for i, word in enumerate(kept):
+    if not eq:
+      spaced = words and not words[0].startswith("--")
+      value = words.pop(0) if spaced else "true"
+    overrides.append(f"{name.removeprefix('config.')}={value}")
+  for i, word in reversed(list(enumerate(kept))):  # Of several the last holds.
     spaced = word in ("--config", "-config") and i + 1 < len(kept)
     if spaced or word.lstrip("-").startswith("config="):
       at = i + 1 if spaced else i
@@ -52,7 +52,7 @@ def fold_overrides(argv: Sequence[str]) -> list[str]:
         (mark if j == 0 else ",") + o for j, o in enumerate(overrides)
       )
       return kept
-  return kept
+  return list(argv)  # No --config: absl says what is wrong with the rest.
 
 
 def run(main: Callable[[], None]) -> None:

@@ -36,6 +36,16 @@ def _wide(a: jax.Array) -> jax.Array:
   return a.astype(jnp.promote_types(a.dtype, jnp.float32))
 
 
+def _centre(a: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+  """Takes the mean out of `a`; returns also that mean, its axes kept."""
+  mean = a.mean(axis=axes, keepdims=True)
+  centred = a - mean
+  # A mean of 1e4 is itself rounded, by up to 5e-4; what it left is small
+  # enough to be known exactly. Its derivative is zero, up to rounding.
+  rest = jax.lax.stop_gradient(centred.mean(axis=axes, keepdims=True))
+  return centred - rest, mean
+
+
 def layer_norm(
   a: jax.Array, gain: jax.Array, bias: jax.Array, *, eps: float = 1e-5
 ) -> jax.Array:
@@ -61,10 +71,10 @@ def layer_norm(
       "layer norm over one unit is the constant `bias`; it needs at least 2"
     )
   wide = _wide(a)
-  mean = wide.mean(axis=-1, keepdims=True)
+  centred = _centre(wide, (-1,))[0]
   # Two passes: E[a^2] - E[a]^2 cancels when the mean is large.
-  var = jnp.square(wide - mean).mean(axis=-1, keepdims=True)
-  y = (wide - mean) * jax.lax.rsqrt(var + eps) * gain + bias
+  var = jnp.square(centred).mean(axis=-1, keepdims=True)
+  y = centred * jax.lax.rsqrt(var + eps) * gain + bias
   return y.astype(a.dtype)
 
 
@@ -112,8 +122,8 @@ def batch_moments(a: jax.Array, *, unbiased: bool = False) -> Moments:
   cases = math.prod(a.shape[:-1])
   if cases < 2:
     raise ValueError(
-      "batch norm needs at least 2 cases in a minibatch to train: the"
-      f" variance over {cases} is zero"
+      "statistics over a minibatch need at least 2 cases: the variance over"
+      f" {cases} is zero"
     )
   axes = tuple(range(a.ndim - 1))
   wide = _wide(a)
@@ -250,13 +260,18 @@ class BatchNorm(nn.Module):
     if not train:
       moments = Moments(mean.value, var.value)
       return batch_norm(a, *affine, moments, eps=self.eps)
-    moments = batch_moments(a, unbiased=self.unbiased)
+    # Centred first: few cases with a large mean lose their variance to the
+    # rounding of that mean. What remains of the mean is near zero.
+    centred, shift = _centre(_wide(a), tuple(range(a.ndim - 1)))
+    moments = batch_moments(centred, unbiased=self.unbiased)
     if self.is_mutable_collection("batch_stats") and not self.is_initializing():
       seen.value += 1
       new = jnp.maximum(1 - self.momentum, 1 / seen.value).astype(wide)
-      mean.value += new * (moments.mean - mean.value)
-      var.value += new * (moments.var - var.value)
-    return batch_norm(a, *affine, moments, eps=self.eps)
+      batch_mean = shift.reshape(shape) + moments.mean
+      mean.value = (1 - new) * mean.value + new * batch_mean
+      var.value = (1 - new) * var.value + new * moments.var
+    y = batch_norm(centred, *affine, moments, eps=self.eps)
+    return y.astype(a.dtype)
 
 
 def _affine(module: nn.Module, features: int) -> Affine:
@@ -290,42 +305,29 @@ class Options:
   data_dependent: bool = False
 
 
-class Normed(nn.Module):
-  """A layer and the norm on its summed inputs; made by `normed`."""
-
-  layer: nn.Module
-  norm: nn.Module | None
-
-  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """Applies the layer to x, then the norm."""
-    a = self.layer(x)
-    return a if self.norm is None else self.norm(a, train=train)
-
-
-class WeightNormed(nn.Module):
-  """A layer whose kernel holds directions only; made by `normed`.
+class WeightNorm(nn.Module):
+  """Weight norm of a layer whose kernel holds the directions v.
 
   Attributes:
-    layer: Dense, Conv or the like, without bias.
     bias_init: initialiser of the bias; None for no bias.
-    data_dependent: see `Options`.
+    data_dependent: start so that the summed inputs of the initial batch have
+      mean 0 and variance 1; else gain = ||v||, the layer without norm.
 
   Source: Salimans & Kingma 2016, eq. (2); section 3 for the data-dependent
   initialisation.
   """
 
-  layer: nn.Module
-  bias_init: nn.initializers.Initializer | None
+  bias_init: nn.initializers.Initializer | None = nn.initializers.zeros
   data_dependent: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """Applies the layer with the kernel g v / ||v||; `train` is ignored."""
+  def __call__(self, layer: nn.Module, x: jax.Array) -> jax.Array:
+    """Applies the layer, which has no bias, with the kernel g v / ||v||."""
     if self.is_initializing():
-      self.layer(x)  # Declares the directions.
-    params = dict(self.layer.variables["params"])
+      layer(x)  # Declares the directions.
+    params = dict(layer.variables["params"])
     v = params["kernel"]
-    unbound = self.layer.clone(parent=None)
+    unbound = layer.clone(parent=None)
 
     def apply(gain: jax.Array) -> jax.Array:
       kernel = weight_norm(v, gain)
@@ -333,15 +335,15 @@ class WeightNormed(nn.Module):
       return cast(jax.Array, a)
 
     length = direction_norm(v)
-    gain_init = shift = None
+    scale = shift = None
     if self.data_dependent and self.is_initializing():
       start = batch_moments(apply(jnp.ones_like(length)))
       # The floor is for units that are the same in every case of the batch.
-      gain_init = jax.lax.rsqrt(jnp.maximum(start.var, 1e-10))
-      shift = -start.mean * gain_init
+      scale = jax.lax.rsqrt(jnp.maximum(start.var, 1e-10))
+      shift = -start.mean * scale
     gain = self.param(
       "gain",
-      lambda _: (length if gain_init is None else gain_init).astype(v.dtype),
+      lambda _: (length if scale is None else scale).astype(v.dtype),
     )
     a, bias_init = apply(gain), self.bias_init
     if bias_init is None:
@@ -355,11 +357,31 @@ class WeightNormed(nn.Module):
     return a + bias.astype(a.dtype)
 
 
+class Normed(nn.Module):
+  """A layer and its norm; made by `normed`.
+
+  Attributes:
+    layer: Dense, Conv or the like.
+    norm: of this module; None for none.
+  """
+
+  layer: nn.Module
+  norm: nn.Module | None
+
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """Applies layer and norm to x."""
+    if self.norm is None:
+      return self.layer(x)
+    if isinstance(self.norm, WeightNorm):
+      return self.norm(self.layer, x)
+    return self.norm(self.layer(x), train=train)
+
+
 def unknown_name(name: object) -> str | None:
   """One line on a wrong norm name, with the valid ones; None if it is valid."""
   if name in NAMES:
     return None
-  close = difflib.get_close_matches(str(name), NAMES, n=1)
+  close = difflib.get_close_matches(str(name).lower(), NAMES, n=1)
   hint = f"; did you mean {close[0]!r}?" if close else ""
   return f"norm={name!r} is not one of {', '.join(NAMES)}{hint}"
 
@@ -397,7 +419,8 @@ def normed(
   bare = layer.clone(parent=None, use_bias=False)
   if norm == "weight":
     bias_init = layer.bias_init if layer.use_bias else None
-    return WeightNormed(bare, bias_init, options.data_dependent, name=name)
+    module = WeightNorm(bias_init, options.data_dependent, parent=None)
+    return Normed(bare, module, name=name)
   gain_init = nn.initializers.constant(options.gain_init)
   kind = {"layer": LayerNorm, "rms": RMSNorm, "batch": BatchNorm}[norm]
   own = (
@@ -408,6 +431,7 @@ def normed(
   module = kind(
     eps=options.eps,
     gain_init=gain_init,
+    bias_init=layer.bias_init,
     param_dtype=layer.param_dtype,
     parent=None,
     **own,

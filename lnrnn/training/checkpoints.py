@@ -33,10 +33,16 @@ class Checkpoints:
     kept: how many of the latest checkpoints stay.
     best: "split/metric:min" or ":max", whose best checkpoint stays as well;
       "" for none.
+    writes: False only reads, and leaves a save of another process alone.
   """
 
   def __init__(
-    self, workdir: str | os.PathLike[str], *, kept: int, best: str = ""
+    self,
+    workdir: str | os.PathLike[str],
+    *,
+    kept: int,
+    best: str = "",
+    writes: bool = True,
   ):
     # orbax is not needed by `import lnrnn`.
     import orbax.checkpoint as ocp
@@ -52,7 +58,6 @@ class Checkpoints:
       policies.append(
         checkpoint_managers.BestN(
           get_metric_fn=lambda metrics: metrics["score"],
-          reverse=True,
           n=1,
           keep_checkpoints_without_metrics=False,
         )
@@ -61,10 +66,13 @@ class Checkpoints:
       pathlib.Path(workdir, FOLDER).absolute(),
       options=ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        # Without it orbax neither writes the scores nor knows a best step.
+        best_fn=(lambda metrics: metrics["score"]) if best else None,
         atomicity_options=options.AtomicityOptions(
           mode=options.AtomicityMode.COMMIT_FILE
         ),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=writes,
+        create=writes,
       ),
     )
 
@@ -124,6 +132,15 @@ class Checkpoints:
           meta=self._ocp.args.JsonRestore(),
         ),
       )
+      # orbax restores NumPy arrays in the shape they were stored in.
+      for (path, want), got in zip(
+        jax.tree.leaves_with_path(shapes),
+        jax.tree.leaves(found["state"]),
+        strict=True,
+      ):
+        if want.shape != np.shape(got):
+          name = jax.tree_util.keystr(path)
+          raise ValueError(f"{name} has {np.shape(got)}, not {want.shape}")
     except Exception as e:  # orbax raises many kinds, see its issues.
       reason = str(e).strip().split("\n")[0]
       raise WorkdirError(

@@ -54,13 +54,16 @@ def parse(
   arg = ",".join([*filter(None, [arg]), *overrides])
   file = pathlib.Path(path)
   if not file.is_file():
-    folder = file.parent if file.parent.is_dir() else pathlib.Path("configs")
-    there = sorted(str(f) for f in folder.glob("[!_]*.py"))
+    folders = (file.parent, pathlib.Path("configs"))
+    globs = ([str(f) for f in d.glob("[!_]*.py")] for d in folders)
+    there = sorted(next(filter(None, globs), []))
     close = difflib.get_close_matches(str(file), there, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     listed = ", ".join(f for f in there if not f.endswith("common.py"))
     return None, [f"config file {path!r} not found; {hint}there is: {listed}"]
   module = runpy.run_path(str(file))
+  if "get_config" not in module:
+    return None, [f"config file {path!r} has no function get_config"]
   try:
     return module["get_config"](arg), []
   except ValueError as e:
@@ -151,9 +154,10 @@ def check_common(config: Config) -> Checker:
   """
   check = Checker(config)
   check.within("seed", 0, 2**31 - 1)
+  check.within("epochs", 0, 2**31 - 1)
+  check.within("train_steps", 1, 2**31 - 1)  # The step is an int32.
   for field in (
     "batch_size",
-    "train_steps",
     "log_every",
     "eval_every",
     "checkpoint_every",

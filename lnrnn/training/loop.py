@@ -106,7 +106,7 @@ def chunks(
   run compiles what the unbroken one did.
 
   Args:
-    start: first step, an event.
+    start: first step.
     stop: last step.
     events: periods of the events, in steps.
     longest: most steps in a dispatch.
@@ -121,8 +121,8 @@ def chunks(
     for i in range(parts):
       a = last + (end - last) * i // parts
       b = last + (end - last) * (i + 1) // parts
-      if a >= start:
-        yield a, b
+      if b > start:
+        yield max(a, start), b
     start = end
 
 
@@ -171,7 +171,7 @@ def restore(
   steps = checkpoints.committed_steps(workdir)
   listed = ", ".join(map(str, steps)) or "none"
   saver = checkpoints.Checkpoints(
-    workdir, kept=config.checkpoints_kept, best=config.best
+    workdir, kept=config.checkpoints_kept, best=config.best, writes=False
   )
   with contextlib.closing(saver):
     if checkpoint in ("latest", "best"):
@@ -206,7 +206,7 @@ def train(
 
   Raises:
     WorkdirError: if a checkpoint or the data does not fit.
-    DivergedError: when a loss is not finite.
+    DivergedError: when a loss is not finite, or the parameters to save.
   """
   keys = Keys.of(config.seed)
   tx = optim.make(config.optimizer, config.train_steps)
@@ -286,6 +286,7 @@ def train(
         best = max(best, score)
         if improved or last or end % config.checkpoint_every == 0:
           writer.flush()
+          _stop_if_broken(end, state.variables["params"])
           meta = {
             "train_seconds": seconds,
             "best": best if math.isfinite(best) else None,
@@ -324,4 +325,15 @@ def _stop_if_diverged(first: int, losses: np.ndarray) -> None:
     raise DivergedError(
       f"loss became {losses[bad[0]]} at step {first + int(bad[0]) + 1}; the"
       " last checkpoint is kept"
+    )
+
+
+def _stop_if_broken(step: int, params: Any) -> None:
+  """Raises before parameters that are not finite become a checkpoint."""
+  # The loss that an update follows from may be the last finite one.
+  leaves = jax.tree.leaves(jax.device_get(params))
+  if not all(np.isfinite(leaf).all() for leaf in leaves):
+    raise DivergedError(
+      f"parameters are not finite after step {step}; the last checkpoint is"
+      " kept"
     )

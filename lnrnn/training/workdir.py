@@ -58,6 +58,8 @@ def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
       another config (the differing fields are listed), or holds checkpoints
       without a record of their config.
   """
+  if not os.fspath(workdir):
+    raise WorkdirError("workdir '': name a folder")
   path = pathlib.Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
