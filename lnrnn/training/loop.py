@@ -95,6 +95,34 @@ def update(
   return new, {"loss": value, **metrics}
 
 
+# On a CPU XLA otherwise copies weights at every step of the scan, though their
+# buffers are donated: 7.2 against 4.1 MB of temporaries for the MNIST network
+# at batch 4, the same bits.
+_COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+
+
+def dispatcher(
+  experiment: Experiment, tx: optax.GradientTransformation
+) -> Callable:
+  """Several updates in one compiled call.
+
+  Args:
+    experiment: whose loss is minimised.
+    tx: the optimiser.
+
+  Returns:
+    Jitted (state, batches [k, ...], key) -> (state, metrics [k] each), which
+    donates the state.
+  """
+
+  def dispatch(state, batches, key):
+    return jax.lax.scan(
+      lambda s, b: update(experiment, tx, s, b, key), state, batches
+    )
+
+  return jax.jit(dispatch, donate_argnums=0, compiler_options=_COMPILER_OPTIONS)
+
+
 def chunks(
   start: int, stop: int, events: Sequence[int], longest: int
 ) -> Iterator[tuple[int, int]]:
@@ -237,12 +265,7 @@ def train(
     writers.TensorBoardWriter(workdir, step=start),
   )
 
-  def dispatch(state, batches, key):
-    return jax.lax.scan(
-      lambda s, b: update(experiment, tx, s, b, key), state, batches
-    )
-
-  jitted = jax.jit(dispatch, donate_argnums=0)
+  jitted = dispatcher(experiment, tx)
   compiled: dict[int, Any] = {}
   periods = [config.checkpoint_every]
   periods += [ev.every for ev in experiment.evals.values()]
