@@ -12,21 +12,16 @@ rows. Beside the figure stand table.md and table.csv.
 
 from collections.abc import Sequence
 import csv
-import itertools
-import math
 import pathlib
 import shutil
 import subprocess
 import sys
-from typing import Any
 
 from absl import flags
-import numpy as np
 
 from configs import common
 from experiments import launch
-from lnrnn import metrics as metrics_lib
-from lnrnn import plotting
+from lnrnn import plotting, report
 from lnrnn.errors import ConfigError, DivergedError, UserError
 from lnrnn.training import runs as runs_lib
 
@@ -43,8 +38,11 @@ _WORKDIR = flags.DEFINE_string(
 _METRICS = flags.DEFINE_list(
   "metrics", None, "rows of the figure; default: the config's compare.metrics"
 )
-_X = flags.DEFINE_enum(
-  "x", "epochs", ["updates", "epochs", "seconds"], "abscissa of the figure"
+_X = flags.DEFINE_string(
+  "x",
+  "epochs",
+  "abscissa of the figure: updates, epochs, seconds (of training), or a field"
+  " of --vary after the first, over which the last values are drawn",
 )
 _BASELINE = flags.DEFINE_string(
   "baseline",
@@ -87,8 +85,7 @@ def main() -> None:
   _check(runs)
   names = _METRICS.value or list(launch.load(runs[0].spec).compare_metrics)
   metrics = [_metric(name) for name in names]
-  lines = varied[0] if varied else ("", ("",))
-  baseline = _baseline(lines[1])
+  x, baseline = _abscissa(varied), _baseline(varied)
   status = _train(runs)
   found = {
     run: runs_lib.Curves.read(run.workdir)
@@ -98,16 +95,16 @@ def main() -> None:
   if not found:
     raise UserError(f"--workdir={folder}: no run has been trained there")
   measured = {key for c in found.values() for row in c.rows for key in row}
-  for name, _, _ in metrics:
+  for name, *_ in metrics:
     if _METRICS.value and name not in measured:
       there = ", ".join(sorted(key for key in measured if "/" in key))
       raise ConfigError(f"--metrics: no run has {name!r}; there are: {there}")
+  comparison = report.Comparison(runs, found, varied, metrics, _LAST.value)
   picture = plotting.curves(
-    _panels(runs, found, metrics, lines, varied[1:]),
-    folder / f"figure_{_X.value}.png",
+    report.panels(comparison, x), folder / f"figure_{x.split('.')[-1]}.png"
   )
-  rows = table(runs, found, status, metrics, lines, varied[1:], baseline)
-  text = markdown(rows)
+  rows = report.table(comparison, status, baseline)
+  text = report.markdown(rows)
   (folder / "table.md").write_text(text, encoding="utf-8")
   with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
     writer = csv.DictWriter(file, list(rows[0]))
@@ -125,16 +122,36 @@ def _parse_vary(text: str) -> tuple[str, tuple[str, ...]]:
   return field.strip(), parts
 
 
-def _metric(text: str) -> tuple[str, metrics_lib.Mode, bool]:
+def _metric(text: str) -> report.Metric:
   """Reads "train/nll:log" as ("train/nll", "min", True)."""
   name, *options = text.split(":")
   if wrong := set(options) - {"log", "max"}:
     raise ConfigError(f"--metrics={text}: {wrong.pop()!r} is not log or max")
-  return name, "max" if "max" in options else "min", "log" in options
+  mode = "max" if "max" in options else "min"
+  return report.Metric(name, mode, "log" in options)
 
 
-def _baseline(values: Sequence[str]) -> str:
+def _abscissa(varied: Sequence[report.Varied]) -> str:
+  """What --x says, if it can be drawn."""
+  x, known = _X.value, ("updates", "epochs", "seconds")
+  if x in known:
+    return x
+  values = dict(varied[1:]).get(x)
+  if values is None:
+    raise ConfigError(
+      f"--x={x}: must be one of {', '.join(known)}, or a field of --vary after"
+      " the first"
+    )
+  try:
+    _ = [float(value) for value in values]
+  except ValueError:
+    raise ConfigError(f"--x={x}: its values are no numbers") from None
+  return x
+
+
+def _baseline(varied: Sequence[report.Varied]) -> str:
   """Which of the first field's values speed is measured against."""
+  values = varied[0][1] if varied else ("",)
   default = "none" if "none" in values else values[0]
   baseline = default if _BASELINE.value is None else _BASELINE.value
   if baseline not in values:
@@ -182,159 +199,6 @@ def _train(runs: Sequence[runs_lib.Run]) -> dict[runs_lib.Run, str]:
 
   train = here if _JOBS.value == 1 else apart
   return runs_lib.run_missing(runs, train, jobs=_JOBS.value)
-
-
-def _groups(varied: Sequence[tuple[str, Sequence[str]]]) -> list[tuple]:
-  """The columns of the figure: every combination of the other fields."""
-  fields = [field for field, _ in varied]
-  return [
-    tuple(zip(fields, values, strict=True))
-    for values in itertools.product(*(values for _, values in varied))
-  ]
-
-
-def _seeds_of(runs, found, variant) -> list[runs_lib.Run]:
-  return [run for run in runs if run.variant == variant and run in found]
-
-
-def _panels(runs, found, metrics, lines, columns) -> list[list[plotting.Panel]]:
-  field, values = lines
-  grid = []
-  for metric, _, log in metrics:
-    row = []
-    for group in _groups(columns):
-      drawn = []
-      for value in values:
-        variant = (((field, value),) if field else ()) + group
-        # A run that diverged before its first evaluation has no curve.
-        seeds = [
-          run
-          for run in _seeds_of(runs, found, variant)
-          if len(found[run].get(metric)[0])
-        ]
-        if not seeds:
-          continue
-        curves = [found[run].get(metric) for run in seeds]
-        n = min(len(s) for s, _ in curves)
-        label = plotting.norm_label(value) if field == "norm" else value
-        drawn.append(
-          plotting.Line(
-            label,
-            np.mean(
-              [found[r].abscissa(metric, _X.value)[:n] for r in seeds], axis=0
-            ),
-            np.stack([v[:n] for _, v in curves]),
-            value if field == "norm" else "",
-          )
-        )
-      title = ", ".join(f"{k} = {v}" for k, v in group).replace("_", " ")
-      xlabel = "training seconds" if _X.value == "seconds" else _X.value
-      row.append(plotting.Panel(title, xlabel, metric, drawn, log))
-    grid.append(row)
-  return grid
-
-
-def table(
-  runs, found, status, metrics, lines, columns, baseline
-) -> list[dict[str, Any]]:
-  """The numbers of the comparison.
-
-  Args:
-    runs: all runs.
-    found: {run: Curves} of those that have been trained.
-    status: {run: "finished" or why not}.
-    metrics: (name, "min" or "max", logarithmic) each; speed is measured on
-      the first.
-    lines: the first varied field and its values.
-    columns: the others.
-    baseline: the value of the first field that speed is measured against.
-
-  Returns:
-    A row for each variant: values as "mean" or "mean ± standard deviation
-    over seeds" of the mean over the last evaluations, the rate of training,
-    and the speed-up of docs/claims.md with its interval.
-  """
-  field, values = lines
-  rows = []
-  for group in _groups(columns):
-
-    def curves(value, group=group):
-      variant = (((field, value),) if field else ()) + group
-      seeds = _seeds_of(runs, found, variant)
-      return [
-        c for run in seeds if len((c := found[run].get(metrics[0][0]))[0])
-      ]
-
-    for value in values:
-      variant = (((field, value),) if field else ()) + group
-      seeds = _seeds_of(runs, found, variant)
-      row: dict[str, Any] = dict(variant) | {"seeds": len(seeds)}
-      for name, _, _ in metrics:
-        row[name] = _spread(
-          [
-            found[run].get(name)[1][-_LAST.value :].mean()
-            for run in seeds
-            if len(found[run].get(name)[1])
-          ]
-        )
-      row["steps/s"] = _rate([found[run] for run in seeds])
-      row["speed-up"] = _speed_up(
-        curves(baseline), curves(value), metrics[0][1], value == baseline
-      )
-      notes = {status[r] for r in runs if r.variant == variant}
-      row["note"] = "; ".join(sorted(notes - {"finished", ""})) or (
-        "" if seeds else "missing"
-      )
-      rows.append(row)
-  if not any(row["note"] for row in rows):
-    for row in rows:
-      del row["note"]
-  return rows
-
-
-def _spread(values: Sequence[float]) -> str:
-  if not values:
-    return "missing"
-  text = f"{np.mean(values):.4g}"
-  if len(values) > 1:
-    text += f" ± {np.std(values, ddof=1):.2g}"
-  return text
-
-
-def _rate(curves: Sequence[runs_lib.Curves]) -> str:
-  """Updates per second of training, the median over the rows of all seeds."""
-  rates = [
-    row["time/steps_per_s"]
-    for c in curves
-    for row in c.rows
-    if "time/steps_per_s" in row
-  ]
-  return f"{np.median(rates):.0f}" if rates else "missing"
-
-
-def _speed_up(baseline, curves, mode: metrics_lib.Mode, itself: bool) -> str:
-  if itself:
-    return "1 (baseline)"
-  if not baseline or not curves:
-    return "missing"
-  found = metrics_lib.speed_up(baseline, curves, mode=mode)
-  text = "not reached" if found.ratio is None else f"{found.ratio:.2f}"
-  if found.low is not None and math.isfinite(found.low):
-    text += f" [{found.low:.2f}, {found.high:.2f}]"
-  return text
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-  """Rows as an aligned Markdown table."""
-  names = list(rows[0])
-  cells = [names, *([str(row[n]) for n in names] for row in rows)]
-  widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
-  cells.insert(1, ["-" * width for width in widths])
-  lines = (
-    " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-    for row in cells
-  )
-  return "".join(f"| {line} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -158,5 +158,7 @@ def train(spec: str, workdir: str | os.PathLike[str]) -> None:
     print(f"{workdir}: finished at step {config.train_steps}")
     return
   experiment = task(config).build(config)
+  fingerprint = experiment.train_data.fingerprint
+  workdir_lib.claim(workdir, fingerprint, experiment.data)
   print(f"{workdir}: data: {experiment.data}", flush=True)
   loop.train(config, experiment, workdir)

@@ -53,6 +53,7 @@ class Panel:
     ylabel: with unit.
     lines: its curves.
     log: logarithmic y axis.
+    logx: logarithmic x axis.
   """
 
   title: str
@@ -60,6 +61,7 @@ class Panel:
   ylabel: str
   lines: Sequence[Line]
   log: bool = False
+  logx: bool = False
 
 
 def norm_label(name: str) -> str:
@@ -122,7 +124,17 @@ def _draw(panel: Panel, ax) -> None:
   for line in panel.lines:
     colour = COLOURS.get(line.colour) or next(free, "#000000")
     # A seed that diverged is seen as a gap, not dropped from the mean.
-    ax.plot(line.x, line.y.mean(axis=0), label=line.label, color=colour, lw=1.4)
+    # Few points are shown as such, and a single one at all.
+    marker = "o" if len(line.x) <= 10 else None
+    ax.plot(
+      line.x,
+      line.y.mean(axis=0),
+      label=line.label,
+      color=colour,
+      marker=marker,
+      ms=3,
+      lw=1.4,
+    )
     if len(line.y) > 1:
       ax.fill_between(
         line.x,
@@ -134,6 +146,8 @@ def _draw(panel: Panel, ax) -> None:
       )
   if panel.log:
     ax.set_yscale("log")
+  if panel.logx:
+    ax.set_xscale("log")
   ax.set_title(panel.title, fontsize=10)
   ax.set_xlabel(panel.xlabel)
   ax.set_ylabel(panel.ylabel)

@@ -14,7 +14,7 @@ import sys
 import pytest
 
 CHAIN = ("kernels", "norms", "cells", "rnn", "models")
-ASIDE = ("losses", "metrics", "data", "training", "plotting")
+ASIDE = ("losses", "metrics", "data", "training", "plotting", "report")
 BARE = {"jax", "flax", "optax", "numpy"}  # all that `import lnrnn` may need
 BANNED = {"tensorflow", "clu", "torch"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}

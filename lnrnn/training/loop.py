@@ -230,10 +230,10 @@ def train(
   Args:
     config: of the run.
     experiment: that `config` describes.
-    workdir: where everything is written; `workdir.check` has passed it.
+    workdir: where everything is written; `workdir.claim` has made it.
 
   Raises:
-    WorkdirError: if a checkpoint or the data does not fit.
+    WorkdirError: if a checkpoint does not fit.
     DivergedError: when a loss is not finite, or the parameters to save.
   """
   keys = Keys.of(config.seed)

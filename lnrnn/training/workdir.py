@@ -26,9 +26,11 @@ def read_record(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   path = pathlib.Path(workdir, RECORD)
   try:
     record = json.loads(path.read_text(encoding="utf-8"))
-    _ = record["config"]["experiment"], record["starts"]  # Ours, and whole.
+    for key in ("config", "data", "fingerprint", "steps_per_epoch", "starts"):
+      _ = record[key]
+    _ = record["config"]["experiment"]
     return record
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return None
   except (ValueError, KeyError, TypeError, OSError) as e:
     raise WorkdirError(f"{path} is not the record of a run: {e}") from e
@@ -47,27 +49,20 @@ def read_config(workdir: str | os.PathLike[str]) -> config_lib.Config:
 
 
 def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
-  """Makes sure that a run of `config` may write to `workdir`.
+  """Makes sure that `workdir` is free or holds the run of `config`; only reads.
 
   Args:
-    workdir: made if it does not exist.
+    workdir: need not exist.
     config: of the run that is about to start.
 
   Raises:
-    WorkdirError: if it is not a writable folder, or belongs to a run of
-      another config (the differing fields are listed), or holds checkpoints
-      without a record of their config.
+    WorkdirError: if it belongs to a run of another config (the differing
+      fields are listed), or holds checkpoints without a record of their
+      config.
   """
   if not os.fspath(workdir):
     raise WorkdirError("workdir '': name a folder")
   path = pathlib.Path(workdir)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    probe = path / f".write-test-{os.getpid()}"
-    probe.touch()
-    probe.unlink()
-  except OSError as e:
-    raise WorkdirError(f"workdir {path} is not writable: {e}") from e
   record = read_record(path)
   if record is None:
     if checkpoints.committed_steps(path):
@@ -81,6 +76,35 @@ def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
       f"workdir {path} belongs to a run of another config: {'; '.join(found)}"
       " (stored -> asked for); choose another workdir"
     )
+
+
+def claim(workdir: str | os.PathLike[str], fingerprint: str, data: str) -> None:
+  """Makes the folder of a run, before anything is compiled.
+
+  Args:
+    workdir: made if it does not exist.
+    fingerprint: of the data that the run is about to use.
+    data: one line on it.
+
+  Raises:
+    WorkdirError: if it is not a writable folder, or the run in it was begun
+      on other data.
+  """
+  record = read_record(workdir)
+  known = record["fingerprint"] if record else fingerprint
+  if known != fingerprint and checkpoints.committed_steps(workdir):
+    raise WorkdirError(
+      f"workdir {workdir}: the data has changed since the run began"
+      f" (fingerprint {known} -> {fingerprint}: {data})"
+    )
+  path = pathlib.Path(workdir)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / f".write-test-{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+  except OSError as e:
+    raise WorkdirError(f"workdir {path} is not writable: {e}") from e
 
 
 def is_finished(
@@ -111,18 +135,9 @@ def write_record(
     steps_per_epoch: updates in one pass over the data.
     device: name of the accelerator or CPU.
     step: the run (re)starts from.
-
-  Raises:
-    WorkdirError: if the run so far used other data.
   """
   path = pathlib.Path(workdir, RECORD)
   old = read_record(workdir) or {"starts": []}
-  known = old.get("fingerprint", fingerprint)
-  if known != fingerprint and step:
-    raise WorkdirError(
-      f"workdir {workdir}: the data has changed since the run began"
-      f" (fingerprint {known} -> {fingerprint}: {data})"
-    )
   start = {
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "step": step,

@@ -263,7 +263,13 @@ def test_the_workdir_of_another_config_is_refused_with_the_differences(
   stored = config_lib.load_config(
     f"{repo}/configs/mnist_mlp.py:smoke,norm=layer"
   )
-  record = {"config": config_lib.to_dict(stored), "starts": []}
+  record = {
+    "config": config_lib.to_dict(stored),
+    "data": "",
+    "fingerprint": "",
+    "steps_per_epoch": 1,
+    "starts": [],
+  }
   (folder / "config.json").write_text(json.dumps(record))
   (line,) = refused(
     "smoke,norm=none,optimizer.learning_rate=0.5,log_every=7", workdir=folder
@@ -286,7 +292,13 @@ def test_a_run_may_grow_where_its_schedule_does_not_depend_on_its_length(
   path = f"{repo}/configs/mnist_mlp.py:optimizer.schedule={schedule}"
   old = config_lib.load_config(f"{path},train_steps=10")
   new = config_lib.load_config(f"{path},train_steps=20")
-  record = {"config": config_lib.to_dict(old), "starts": []}
+  record = {
+    "config": config_lib.to_dict(old),
+    "data": "",
+    "fingerprint": "",
+    "steps_per_epoch": 1,
+    "starts": [],
+  }
   (tmp_path / "config.json").write_text(json.dumps(record))
   workdir.check(tmp_path, old)
   if allowed:

@@ -138,7 +138,8 @@ def test_runs_are_read_by_what_distinguishes_them(tmp_path):
     "optimizer": {"learning_rate": 1e-3},
     "model": {"norm_output": False},
   }
-  record = {"config": config, "starts": [], "steps_per_epoch": 10, "data": ""}
+  record = {"starts": [], "steps_per_epoch": 10}
+  record |= {"config": config, "data": "", "fingerprint": ""}
 
   def write(name, **changed):
     folder = tmp_path / name

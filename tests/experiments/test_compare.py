@@ -23,6 +23,7 @@ def _fake(folder, name, values, *, spe=10):
   record = {
     "config": {"experiment": "mnist_mlp"},
     "starts": [],
+    "fingerprint": "",
     "data": "made up",
     "steps_per_epoch": spe,
   }

@@ -13,6 +13,7 @@ import pytest
 
 from lnrnn.errors import DivergedError, WorkdirError
 from lnrnn.training import checkpoints, loop, optim, writers
+from lnrnn.training import workdir as workdir_lib
 
 _events = st.lists(st.integers(1, 60), min_size=1, max_size=3)
 
@@ -217,9 +218,9 @@ def test_other_data_is_refused_when_a_run_goes_on(task, settings, tmp_path):
   config = settings(train_steps=10)
   loop.train(config, task(config), tmp_path)
   rows = (tmp_path / "metrics.jsonl").read_bytes()
-  config = settings(train_steps=20)
+  workdir_lib.claim(tmp_path, "toy", "the same")
   with pytest.raises(WorkdirError, match="the data has changed.*toy -> other"):
-    loop.train(config, task(config, fingerprint="other"), tmp_path)
+    workdir_lib.claim(tmp_path, "other", "another")
   assert (tmp_path / "metrics.jsonl").read_bytes() == rows
   assert checkpoints.committed_steps(tmp_path) == [10]
 

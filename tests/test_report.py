@@ -1,0 +1,118 @@
+"""Figures and tables of made-up runs, read back from what would be drawn."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from lnrnn import plotting, report
+from lnrnn.training.runs import Curves, Run
+
+RATES = ("3e-4", "1e-2")
+NLL = report.Metric("train/nll", "min", True)
+
+
+def _comparison(*, missing=(), last=1):
+  """Final values: layer 1 at the small rate, 3 at the large; none 2 and 4."""
+  varied = [
+    ("norm", ("layer", "none")),
+    ("optimizer.learning_rate", RATES),
+    ("batch_size", ("4", "128")),
+  ]
+  runs, found = [], {}
+  for i, norm in enumerate(varied[0][1]):
+    for j, rate in enumerate(RATES):
+      for b in ("4", "128"):
+        for seed in (0, 1):
+          names = [name for name, _ in varied]
+          variant = tuple(zip(names, (norm, rate, b), strict=True))
+          run = Run(variant, seed, "", pathlib.Path())
+          runs.append(run)
+          if (norm, rate, b, seed) in missing:
+            continue
+          end = 1 + i + 2 * j + seed / 2
+          rows = [
+            {
+              "step": 10 * e,
+              "train/nll": end + 4 - e,
+              "time/train_seconds": e / 5,
+              "time/steps_per_s": 50.0,
+            }
+            for e in (1, 2, 3, 4)
+          ]
+          found[run] = Curves(rows, 10, {})
+  return report.Comparison(runs, found, varied, [NLL], last)
+
+
+def test_the_figure_has_a_row_a_metric_and_a_column_a_group():
+  (row,) = report.panels(_comparison(), "epochs")
+  assert len(row) == 4 and row[0].title.startswith("optimizer.learning rate")
+  line = row[0].lines[0]
+  assert (line.label, line.colour) == ("layer norm", "layer")
+  np.testing.assert_array_equal(line.x, [1, 2, 3, 4])
+  np.testing.assert_array_equal(line.y, [[4, 3, 2, 1], [4.5, 3.5, 2.5, 1.5]])
+  (row,) = report.panels(_comparison(), "seconds")
+  np.testing.assert_allclose(row[0].lines[0].x, [0.2, 0.4, 0.6, 0.8])
+  assert row[0].xlabel == "training seconds" and row[0].log
+
+
+def test_a_varied_field_can_be_the_abscissa():
+  (row,) = report.panels(_comparison(last=2), "optimizer.learning_rate")
+  assert [panel.title for panel in row] == [
+    "batch size = 4",
+    "batch size = 128",
+  ]
+  layer, none = row[0].lines
+  np.testing.assert_allclose(layer.x, [3e-4, 1e-2])
+  np.testing.assert_allclose(layer.y, [[1.5, 3.5], [2, 4]])
+  np.testing.assert_allclose(none.y, [[2.5, 4.5], [3, 5]])
+  assert row[0].logx
+
+
+def test_what_has_not_been_trained_is_left_out_and_said():
+  gone = [("layer", "3e-4", "4", 0), ("layer", "3e-4", "4", 1)]
+  gone.append(("none", "3e-4", "4", 1))
+  found = _comparison(missing=gone)
+  (row,) = report.panels(found, "optimizer.learning_rate")
+  layer, none = row[0].lines
+  np.testing.assert_allclose(layer.x, [1e-2])
+  assert none.y.shape == (1, 2)
+  rows = report.table(found, dict.fromkeys(found.runs, ""), "none")
+  assert rows[0]["note"] == "missing" and rows[0]["train/nll"] == "missing"
+  assert rows[1]["note"] == "seeds are missing" and rows[1]["seeds"] == 1
+
+
+def test_the_table_gives_mean_spread_rate_and_speed_up():
+  found = _comparison()
+  rows = report.table(found, dict.fromkeys(found.runs, "finished"), "none")
+  assert len(rows) == 8 and "note" not in rows[0]
+  layer, none = rows[0], rows[1]
+  assert layer["train/nll"] == "1.25 ± 0.35"
+  assert layer["steps/s"] == "50" and layer["seeds"] == 2
+  assert none["speed-up"] == "1 (baseline)"
+  assert layer["speed-up"].startswith("1.33")  # 40 updates to 2.25, and 30.
+  text = report.markdown(rows[:2])
+  lines = text.splitlines()
+  assert len({len(line) for line in lines}) == 1 and len(lines) == 4
+
+
+@pytest.mark.parametrize("x", ["epochs", "optimizer.learning_rate"])
+def test_a_picture_is_drawn(tmp_path, x):
+  path = plotting.curves(
+    report.panels(_comparison(), x), tmp_path / "a" / "b.png", title="A title"
+  )
+  assert path.read_bytes().startswith(b"\x89PNG")
+  assert path.stat().st_size > 10_000
+
+
+def test_a_seed_that_diverged_shows_as_a_gap():
+  from matplotlib import pyplot
+
+  y = np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0]])
+  _, ax = pyplot.subplots()
+  line = plotting.Line("layer norm", np.arange(3), y, "layer")
+  plotting._draw(plotting.Panel("", "x", "y", [line]), ax)
+  (drawn,) = ax.get_lines()
+  np.testing.assert_array_equal(drawn.get_ydata(), [1, np.nan, 3])
+  assert drawn.get_color() == plotting.COLOURS["layer"]
+  pyplot.close("all")
