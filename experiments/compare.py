@@ -7,7 +7,8 @@
 Every combination of the `--vary` lists is trained for every seed, each in a
 folder of its own under the workdir, unless it is finished there. The first
 list gives the lines of the figure, the others its columns, `--metrics` its
-rows. Beside the figure stand table.md and table.csv.
+rows. Beside the figure stand table.md, table.csv and, with every
+evaluation, curves.csv.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -106,12 +108,19 @@ def main() -> None:
   rows = report.table(comparison, status, baseline)
   text = report.markdown(rows)
   (folder / "table.md").write_text(text, encoding="utf-8")
-  with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-    writer = csv.DictWriter(file, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
+  _write_csv(folder / "table.csv", rows)
+  _write_csv(folder / "curves.csv", report.points(comparison))
   print(f"\n{next(iter(found.values())).record['data']}\n\n{text}")
   print(f"figure: {picture}\ntable:  {folder / 'table.md'}, table.csv")
+  print(f"curves: {folder / 'curves.csv'}")
+
+
+def _write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+  names = list(dict.fromkeys(key for row in rows for key in row))
+  with path.open("w", newline="", encoding="utf-8") as file:
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def _parse_vary(text: str) -> tuple[str, tuple[str, ...]]:

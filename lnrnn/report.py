@@ -200,6 +200,36 @@ def table(
   return rows
 
 
+def points(comparison: Comparison) -> list[dict[str, Any]]:
+  """Every evaluation of every run: what the figure is drawn from.
+
+  Args:
+    comparison: to list.
+
+  Returns:
+    A row for each: the variant, seed, updates, epochs, training seconds and
+    all metrics, empty where one was not measured.
+  """
+  rows, names = [], {}
+  for run, curves in comparison.found.items():
+    for row in curves.rows:
+      values = {
+        k: f"{v:.6g}"
+        for k, v in row.items()
+        if "/" in k and not k.startswith("time/") and isinstance(v, float)
+      }
+      if values:
+        names |= dict.fromkeys(values)
+        place = {
+          "seed": run.seed,
+          "updates": row["step"],
+          "epochs": f"{row['step'] / curves.steps_per_epoch:.6g}",
+          "seconds": f"{row['time/train_seconds']:.6g}",
+        }
+        rows.append(dict(run.variant) | place | values)
+  return [row | {k: row.get(k, "") for k in names} for row in rows]
+
+
 def _spread(values: Sequence[float]) -> str:
   if not values:
     return "missing"

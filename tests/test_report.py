@@ -96,6 +96,21 @@ def test_the_table_gives_mean_spread_rate_and_speed_up():
   assert len({len(line) for line in lines}) == 1 and len(lines) == 4
 
 
+def test_every_evaluation_is_listed():
+  rows = report.points(_comparison())
+  assert len(rows) == 16 * 4
+  assert rows[0] == {
+    "norm": "layer",
+    "optimizer.learning_rate": "3e-4",
+    "batch_size": "4",
+    "seed": 0,
+    "updates": 10,
+    "epochs": "1",
+    "seconds": "0.2",
+    "train/nll": "4",
+  }
+
+
 @pytest.mark.parametrize("x", ["epochs", "optimizer.learning_rate"])
 def test_a_picture_is_drawn(tmp_path, x):
   path = plotting.curves(
