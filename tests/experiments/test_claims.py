@@ -157,3 +157,34 @@ def test_runs_are_read_by_what_distinguishes_them(tmp_path):
   write("c")
   with pytest.raises(UserError, match="two runs"):
     claims.read(tmp_path)
+
+
+def test_one_epoch_evaluated_often_is_enough_online():
+  runs = [
+    _run(norm, 1, seed, decay, epochs=10)
+    for norm, decay in (("layer", 1.0), ("none", 0.4))
+    for seed in range(3)
+  ]
+  runs = [  # Ten evaluations in one epoch; all but the last are worthless.
+    (
+      key,
+      runs_lib.Curves(
+        [
+          row | {"test/error": 0.05 if row["step"] == 1000 else 0.9}
+          for row in curves.rows
+        ],
+        1000,
+        curves.record,
+      ),
+    )
+    for key, curves in runs
+  ]
+  rows = _rows(runs)
+  assert rows["mnist.online"].verdict == "holds"
+  assert rows["mnist.online"].effect.startswith("-0.05")
+  found = rows["mnist.online.faster-than-none"]
+  assert found.verdict == "holds" and found.effect.startswith("+0.916")
+  short = [(k, runs_lib.Curves(c.rows[:2], 1000, c.record)) for k, c in runs]
+  rows = _rows(short)
+  assert rows["mnist.online"].verdict == "not reached"
+  assert rows["mnist.online.faster-than-none"].verdict == "not reached"
