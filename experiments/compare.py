@@ -24,8 +24,9 @@ from absl import flags
 from configs import common
 from experiments import launch
 from lnrnn import plotting, report
-from lnrnn.errors import ConfigError, DivergedError, UserError
+from lnrnn.errors import ConfigError, DivergedError, UserError, WorkdirError
 from lnrnn.training import runs as runs_lib
+from lnrnn.training import workdir as workdir_lib
 
 _CONFIG = flags.DEFINE_string(
   "config", None, "configs/NAME.py:key=value,... common to all", required=True
@@ -38,7 +39,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "folder of the runs, figure and table", required=True
 )
 _METRICS = flags.DEFINE_list(
-  "metrics", None, "rows of the figure; default: the config's compare.metrics"
+  "metrics", None, "rows of the figure; default: compare_metrics of the config"
 )
 _X = flags.DEFINE_string(
   "x",
@@ -71,6 +72,8 @@ def main() -> None:
     raise ConfigError("--fresh deletes the runs that --draw_only would draw")
   varied = [_parse_vary(text) for text in _VARY.value]
   fields = [field for field, _ in varied]
+  if "seed" in common.parse_arg(_CONFIG.value.partition(":")[2]):
+    raise ConfigError("--config: seed= has no effect here; use --seeds")
   if "seed" in fields or len(set(fields)) < len(fields):
     raise ConfigError(
       f"--vary: {', '.join(fields)}: each field once, and seeds in --seeds"
@@ -175,9 +178,13 @@ def _check(runs: Sequence[runs_lib.Run]) -> None:
   faults = {}
   for run in runs:
     try:
-      launch.load(run.spec)
+      config = launch.load(run.spec)
+      if not _FRESH.value:
+        workdir_lib.check(run.workdir, config)
     except ConfigError as e:
       faults |= dict.fromkeys(e.faults)
+    except WorkdirError as e:
+      faults[str(e)] = None
   if faults:
     raise ConfigError(*faults)
 
@@ -185,7 +192,8 @@ def _check(runs: Sequence[runs_lib.Run]) -> None:
 def _train(runs: Sequence[runs_lib.Run]) -> dict[runs_lib.Run, str]:
   if _FRESH.value:
     for run in runs:
-      shutil.rmtree(run.workdir, ignore_errors=True)
+      if run.workdir.exists():
+        shutil.rmtree(run.workdir)
   if _DRAW.value:
     return dict.fromkeys(runs, "")
 

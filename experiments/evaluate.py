@@ -10,6 +10,7 @@ import json
 import math
 
 from absl import flags
+import jax
 
 from experiments import launch
 from lnrnn.errors import ConfigError, WorkdirError
@@ -27,6 +28,7 @@ _CHECKPOINT = flags.DEFINE_string(
 def main() -> None:
   """Restores the run and prints its metrics."""
   from lnrnn.training import loop
+  from lnrnn.training import step as step_lib
 
   config = workdir_lib.read_config(_WORKDIR.value)
   task = launch.task(config)
@@ -48,7 +50,8 @@ def main() -> None:
   found = loop.run_evals(
     experiment,
     state.variables,
-    loop.Keys.of(config.seed).eval,
+    # As the loop did at this step.
+    jax.random.fold_in(step_lib.Keys.of(config.seed).eval, state.step),
     lambda ev: [s for s in ev.splits if _SPLIT.value in (None, s)],
   )
   shown = {

@@ -1,7 +1,7 @@
 """What the programs share: flags, errors, and from a string to an experiment.
 
 Exit codes: 0 done; 2 something the user can mend, said in one line; 3 the run
-diverged; 1 a fault of ours, with a traceback.
+diverged; 130 interrupted by Ctrl-C; 1 a fault of ours, with a traceback.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from lnrnn.training import config as config_lib
 from lnrnn.training import workdir as workdir_lib
 
 DIVERGED = 3
+INTERRUPTED = 130
 
 
 def fold_overrides(argv: Sequence[str]) -> list[str]:
@@ -77,6 +78,8 @@ def run(main: Callable[[], None]) -> None:
   def guarded(_):
     try:
       main()
+    except KeyboardInterrupt:
+      _fail("interrupted; start again to go on", code=INTERRUPTED)
     except DivergedError as e:
       _fail(str(e), code=DIVERGED)
     except UserError as e:

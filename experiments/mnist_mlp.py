@@ -37,7 +37,17 @@ def check(config: config_lib.Config) -> list[str]:
       "batch norm needs at least 2 cases in a minibatch: the variance over"
       " one is zero",
     )
+  if config.model.wn_data_dependent_init and config.batch_size == 1:
+    c.add(
+      "model.wn_data_dependent_init",
+      "needs at least 2 cases in the first batch (batch_size=1)",
+    )
   c.within("eval_batch_size", 1)
+  if config.best:
+    metric = config.best.partition(":")[0]
+    known = [f"{split}/{m}" for split in mnist.SPLITS for m in ("nll", "error")]
+    if metric not in known:
+      c.add("best", f"must be one of {', '.join(known)}, with :min")
   if not config.model.hidden:
     c.add("model.hidden", "needs at least one hidden layer")
   smallest = 2 if config.norm == "layer" else 1
@@ -108,7 +118,7 @@ def build(config: config_lib.Config) -> Experiment:
     evals={
       "classify": Eval(config.eval_every, classify, tuple(splits)),
     },
-    data=data.description,
+    data=_description(data, cases),
   )
 
 
@@ -128,6 +138,13 @@ def make_model(config: config_lib.Config) -> MLP:
       data_dependent=m.wn_data_dependent_init,
     ),
   )
+
+
+def _description(data: mnist.Dataset, cases: int) -> str:
+  """One line on the data, and on how much of it the run trains."""
+  there = len(data.splits["train"].labels)
+  used = "" if cases == there else f", of which the first {cases:,} are used"
+  return data.description.replace(" train /", f" train{used} /")
 
 
 def _scale(images: jax.Array) -> jax.Array:

@@ -72,32 +72,23 @@ def norm_label(name: str) -> str:
 def curves(
   panels: Sequence[Sequence[Panel]],
   path: str | os.PathLike[str],
-  *,
-  title: str = "",
 ) -> pathlib.Path:
   """Draws a grid of panels: means over seeds, and their range as a band.
 
   Args:
     panels: rows of panels, of equal length.
     path: of the picture; its ending decides the format.
-    title: above all.
 
   Returns:
     The path.
   """
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
+  # Not pyplot, which would meddle with a notebook's backend.
+  from matplotlib.figure import Figure
 
   rows, columns = len(panels), len(panels[0])
-  figure, axes = pyplot.subplots(
-    rows,
-    columns,
-    figsize=(1.2 + 4.2 * columns, 0.8 + 3.0 * rows),
-    squeeze=False,
-    constrained_layout=True,
-  )
+  size = (1.2 + 4.2 * columns, 0.8 + 3.0 * rows)
+  figure = Figure(figsize=size, layout="constrained")
+  axes = figure.subplots(rows, columns, squeeze=False)
   for row, axes_row in zip(panels, axes, strict=True):
     for panel, ax in zip(row, axes_row, strict=True):
       _draw(panel, ax)
@@ -109,12 +100,9 @@ def curves(
     ncols=min(len(labels), 5) or 1,
     frameon=False,
   )
-  if title:
-    figure.suptitle(title, fontsize=11)
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path, dpi=150)
-  pyplot.close(figure)
   return path
 
 

@@ -128,11 +128,18 @@ def _over_time(
   curves = comparison.curves(variant, metric)
   if not curves:
     return None
-  n = min(len(c.get(metric)[0]) for c in curves)
-  across = [c.abscissa(metric, x)[:n] for c in curves]
-  return np.mean(across, axis=0), np.stack(
-    [c.get(metric)[1][:n] for c in curves]
-  )
+  n = max(len(c.get(metric)[0]) for c in curves)
+
+  def whole(values):
+    # What a run that diverged or is not done lacks is seen as a gap.
+    return np.pad(
+      values.astype(float), (0, n - len(values)), constant_values=np.nan
+    )
+
+  across = np.stack([whole(c.abscissa(metric, x)) for c in curves])
+  # Where only time differs between seeds, the mean of those that got there.
+  there = np.nanmean(across, axis=0)
+  return there, np.stack([whole(c.get(metric)[1]) for c in curves])
 
 
 def _swept(
@@ -190,6 +197,7 @@ def table(
         else _speed_up(against, curves, first.mode)
       )
       notes = {status[r] for r in runs} - {"finished", ""}
+      notes |= {c.unfinished for c in trained} - {""}
       if len(trained) < len(runs):
         notes.add("missing" if not trained else "seeds are missing")
       row["note"] = "; ".join(sorted(notes))

@@ -21,7 +21,7 @@ is_python() {
 # Prints the first usable interpreter on PATH.
 find_python() {
   local name found=""
-  for name in python3.13 python3.12 python3.11 python3 python; do
+  for name in python3 python python3.13 python3.12 python3.11; do
     if is_python "$name"; then
       command -v "$name"
       return

@@ -29,7 +29,8 @@ class LnrnnMlp:
 
     from configs import mnist_mlp as configs
     from experiments import mnist_mlp
-    from lnrnn.training import loop, optim
+    from lnrnn.training import optim
+    from lnrnn.training import step as step_lib
 
     config = configs.get_config(
       f"norm={case['norm']},batch_size={case['batch_size']},"
@@ -38,12 +39,14 @@ class LnrnnMlp:
     )
     experiment = mnist_mlp.build(config)
     tx = optim.make(config.optimizer, config.train_steps)
-    keys = loop.Keys.of(config.seed)
+    keys = step_lib.Keys.of(config.seed)
     self._key = keys.step
     self._data: Any = experiment.train_data
-    self._initial = jax.device_get(loop.init_state(experiment, tx, keys.init))
+    self._initial = jax.device_get(
+      step_lib.init_state(experiment, tx, keys.init)
+    )
 
-    self._jitted = loop.dispatcher(experiment, tx)
+    self._jitted = step_lib.dispatcher(experiment, tx)
     self._compiled: dict[int, Any] = {}
     self._events = [config.eval_every, config.checkpoint_every]
     self._longest = config.steps_per_dispatch
@@ -100,13 +103,13 @@ class LnrnnMlp:
   def _read(self):
     """The batches of an endless run, cut and read ahead as `train` does."""
     from lnrnn.data import batches
-    from lnrnn.training import loop
+    from lnrnn.training import step as step_lib
 
     # The cuts repeat with the events, so these are all the lengths there are.
     period = math.lcm(*self._events)
     for i in itertools.count():
       ends = (i * period, (i + 1) * period)
-      plan = list(loop.chunks(*ends, self._events, self._longest))
+      plan = list(step_lib.chunks(*ends, self._events, self._longest))
       yield from batches.prefetched(self._data, plan)
 
   def _dispatch(self, state, batches):

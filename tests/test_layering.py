@@ -15,6 +15,7 @@ import pytest
 
 CHAIN = ("kernels", "norms", "cells", "rnn", "models")
 ASIDE = ("losses", "metrics", "data", "training", "plotting", "report")
+ASIDE += ("claims",)
 BARE = {"jax", "flax", "optax", "numpy"}  # all that `import lnrnn` may need
 BANNED = {"tensorflow", "clu", "torch"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}

@@ -215,10 +215,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ignored = RESUMABLE - {"train_steps"}
   a, b = flatten(old), flatten(new)
   missing = "(absent)"
+  # A field that the record lacks came later than the run, with a default that
+  # keeps what was done before (CONTRIBUTING.md).
   return [
-    f"{key}: {a.get(key, missing)!r} -> {b.get(key, missing)!r}"
-    for key in sorted(a.keys() | b.keys())
-    if key not in ignored and a.get(key, missing) != b.get(key, missing)
+    f"{key}: {a[key]!r} -> {b.get(key, missing)!r}"
+    for key in sorted(a)
+    if key not in ignored and a[key] != b.get(key, missing)
   ]
 
 

@@ -1,11 +1,11 @@
 """The training loop: it knows an `Experiment` and optax, and no task."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 import contextlib
 import math
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,141 +17,9 @@ from lnrnn.errors import DivergedError, WorkdirError
 from lnrnn.training import checkpoints, optim, writers
 from lnrnn.training import config as config_lib
 from lnrnn.training import progress as progress_lib
+from lnrnn.training import step as step_lib
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Experiment
-
-
-class TrainState(NamedTuple):
-  """All that an update changes."""
-
-  step: jax.Array  # [] int32, updates done.
-  variables: Any  # Linen collections by name.
-  opt_state: Any
-
-
-class Keys(NamedTuple):
-  """The random keys of a run, apart by purpose."""
-
-  init: jax.Array
-  step: jax.Array
-  eval: jax.Array
-
-  @classmethod
-  def of(cls, seed: int) -> "Keys":
-    """The keys of a seed."""
-    return cls(*jax.random.split(jax.random.key(seed), 3))
-
-
-def init_state(
-  experiment: Experiment, tx: optax.GradientTransformation, key: jax.Array
-) -> TrainState:
-  """The state before the first update."""
-  batch = experiment.train_data[0]
-
-  @jax.jit
-  def init(key, batch):
-    variables = experiment.init(key, batch)
-    return TrainState(
-      jnp.int32(0), dict(variables), tx.init(variables["params"])
-    )
-
-  return init(key, batch)
-
-
-def update(
-  experiment: Experiment,
-  tx: optax.GradientTransformation,
-  state: TrainState,
-  batch: Any,
-  key: jax.Array,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One update: gradients of "params", the other collections carried over.
-
-  Args:
-    experiment: whose loss is minimised.
-    tx: the optimiser.
-    state: before the update.
-    batch: of this step.
-    key: of the run; the step's own is folded out of it.
-
-  Returns:
-    The state after the update, and the metrics, "loss" among them.
-  """
-  params = state.variables["params"]
-
-  def loss(params):
-    variables = {**state.variables, "params": params}
-    return experiment.loss(
-      variables, batch, jax.random.fold_in(key, state.step)
-    )
-
-  (value, (others, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
-    params
-  )
-  updates, opt_state = tx.update(grads, state.opt_state, params)
-  params = optax.apply_updates(params, updates)
-  variables = {**state.variables, **others, "params": params}
-  new = TrainState(state.step + 1, variables, opt_state)
-  return new, {"loss": value, **metrics}
-
-
-# On a CPU XLA otherwise copies weights at every step of the scan, though their
-# buffers are donated: 7.2 against 4.1 MB of temporaries for the MNIST network
-# at batch 4, the same bits.
-_COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
-
-
-def dispatcher(
-  experiment: Experiment, tx: optax.GradientTransformation
-) -> Callable:
-  """Several updates in one compiled call.
-
-  Args:
-    experiment: whose loss is minimised.
-    tx: the optimiser.
-
-  Returns:
-    Jitted (state, batches [k, ...], key) -> (state, metrics [k] each), which
-    donates the state.
-  """
-
-  def dispatch(state, batches, key):
-    return jax.lax.scan(
-      lambda s, b: update(experiment, tx, s, b, key), state, batches
-    )
-
-  return jax.jit(dispatch, donate_argnums=0, compiler_options=_COMPILER_OPTIONS)
-
-
-def chunks(
-  start: int, stop: int, events: Sequence[int], longest: int
-) -> Iterator[tuple[int, int]]:
-  """Cuts the steps from start to stop into dispatches.
-
-  A dispatch ends where an event (a step that is a multiple of one of
-  `events`) falls, and the stretch between two events is cut into the fewest
-  nearly equal parts. So the cuts depend on the absolute step alone: a resumed
-  run compiles what the unbroken one did.
-
-  Args:
-    start: first step.
-    stop: last step.
-    events: periods of the events, in steps.
-    longest: most steps in a dispatch.
-
-  Yields:
-    (first, end) of each dispatch, end excluded.
-  """
-  while start < stop:
-    last = max(e * (start // e) for e in events)
-    end = min(stop, *(e * (start // e + 1) for e in events))
-    parts = math.ceil((end - last) / longest)
-    for i in range(parts):
-      a = last + (end - last) * i // parts
-      b = last + (end - last) * (i + 1) // parts
-      if b > start:
-        yield max(a, start), b
-    start = end
 
 
 def run_evals(
@@ -181,7 +49,7 @@ def restore(
   experiment: Experiment,
   workdir: str | os.PathLike[str],
   checkpoint: str,
-) -> TrainState:
+) -> step_lib.TrainState:
   """The state of a run, for evaluation.
 
   Args:
@@ -214,7 +82,9 @@ def restore(
       )
     tx = optim.make(config.optimizer, config.train_steps)
     like = jax.eval_shape(
-      lambda: init_state(experiment, tx, Keys.of(config.seed).init)
+      lambda: step_lib.init_state(
+        experiment, tx, step_lib.Keys.of(config.seed).init
+      )
     )
     state, _ = saver.restore(like, step) or (None, None)
   return jax.tree.map(jnp.array, state)
@@ -236,9 +106,10 @@ def train(
     WorkdirError: if a checkpoint does not fit.
     DivergedError: when a loss is not finite, or the parameters to save.
   """
-  keys = Keys.of(config.seed)
+  keys = step_lib.Keys.of(config.seed)
   tx = optim.make(config.optimizer, config.train_steps)
-  state = init_state(experiment, tx, keys.init)
+  state = step_lib.init_state(experiment, tx, keys.init)
+  data = experiment.train_data
   saver = checkpoints.Checkpoints(
     workdir, kept=config.checkpoints_kept, best=config.best
   )
@@ -248,15 +119,14 @@ def train(
     state = jax.tree.map(jnp.array, state)
     seconds = meta["train_seconds"]
     best = -math.inf if meta["best"] is None else meta["best"]
-  start = int(state.step)
-  device = jax.devices()[0]
+  start, stop = int(state.step), config.train_steps
   workdir_lib.write_record(
     workdir,
     config,
     data=experiment.data,
-    fingerprint=experiment.train_data.fingerprint,
-    steps_per_epoch=experiment.train_data.steps_per_epoch,
-    device=device.device_kind,
+    fingerprint=data.fingerprint,
+    steps_per_epoch=data.steps_per_epoch,
+    device=jax.devices()[0].device_kind,
     step=start,
   )
   writers.rewind(workdir, start)
@@ -264,63 +134,86 @@ def train(
     writers.JsonlWriter(workdir),
     writers.TensorBoardWriter(workdir, step=start),
   )
-
-  jitted = dispatcher(experiment, tx)
-  compiled: dict[int, Any] = {}
   periods = [config.checkpoint_every]
   periods += [ev.every for ev in experiment.evals.values()]
-  plan = list(
-    chunks(start, config.train_steps, periods, config.steps_per_dispatch)
-  )
-  shown = progress_lib.Progress(
-    os.path.basename(os.path.abspath(workdir)), start, config.train_steps
-  )
-  try:
-    stream = batches_lib.prefetched(experiment.train_data, plan)
-    with contextlib.closing(stream):
-      for (first, end), batch in zip(plan, stream, strict=True):
-        k = end - first
-        if k not in compiled:
-          # Outside the clock of training.
-          compiled[k] = jitted.lower(state, batch, keys.step).compile()
-        began = time.perf_counter()
-        state, metrics = compiled[k](state, batch, keys.step)
-        metrics = jax.device_get(metrics)
-        spent = time.perf_counter() - began
-        seconds += spent
-        clock = {"time/train_seconds": seconds, "time/steps_per_s": k / spent}
-        _write_rows(writer, first, metrics, clock, config.log_every)
-        _stop_if_diverged(first, metrics["loss"])
-        shown.update(end, float(metrics["loss"][-1]), k / spent)
-
-        last = end == config.train_steps
-        found = run_evals(
-          experiment,
-          state.variables,
-          jax.random.fold_in(keys.eval, end),
-          lambda ev, end=end, last=last: (
-            ev.splits if last or end % ev.every == 0 else ()
-          ),
-        )
-        if found:
-          writer.write(end, {**found, **clock})
-        score = saver.score(found)
-        improved = score > best
-        best = max(best, score)
-        if improved or last or end % config.checkpoint_every == 0:
-          writer.flush()
-          _stop_if_broken(end, state.variables["params"])
-          meta = {
-            "train_seconds": seconds,
-            "best": best if math.isfinite(best) else None,
-            "fingerprint": experiment.train_data.fingerprint,
-          }
-          saver.save(state, meta, score)
+  plan = list(step_lib.chunks(start, stop, periods, config.steps_per_dispatch))
+  name = os.path.basename(os.path.abspath(workdir))
+  shown = progress_lib.Progress(name, start, stop)
+  with contextlib.ExitStack() as stack:
+    for resource in (saver, writer, shown):
+      stack.callback(resource.close)
+    dispatches = _dispatches(experiment, tx, state, keys.step, plan)
+    stack.callback(dispatches.close)
+    for first, end, state, metrics, spent in dispatches:
+      seconds += spent
+      rate = (end - first) / spent
+      clock = {"time/train_seconds": seconds, "time/steps_per_s": rate}
+      _write_rows(writer, first, metrics, clock, config.log_every)
+      _stop_if_diverged(first, metrics["loss"])
+      shown.update(end, float(metrics["loss"][-1]), rate)
+      last = end == stop
+      found = run_evals(
+        experiment,
+        state.variables,
+        jax.random.fold_in(keys.eval, end),
+        lambda ev, end=end, last=last: (
+          ev.splits if last or end % ev.every == 0 else ()
+        ),
+      )
+      if found:
+        writer.write(end, {**found, **clock})
+      score = saver.score(found)
+      improved = score > best
+      best = max(best, score)
+      if improved or last or end % config.checkpoint_every == 0:
+        _stop_if_broken(writer, end, state.variables["params"])
+        meta = {
+          "train_seconds": seconds,
+          "best": best if math.isfinite(best) else None,
+          "fingerprint": data.fingerprint,
+        }
+        saver.save(state, meta, score)
     saver.wait()
-  finally:
-    shown.close()
-    writer.close()
-    saver.close()
+
+
+def _dispatches(
+  experiment: Experiment,
+  tx: optax.GradientTransformation,
+  state: step_lib.TrainState,
+  key: jax.Array,
+  plan: Sequence[tuple[int, int]],
+) -> Generator[
+  tuple[int, int, step_lib.TrainState, dict[str, np.ndarray], float]
+]:
+  """Trains dispatch by dispatch.
+
+  Args:
+    experiment: to train.
+    tx: the optimiser.
+    state: before the first dispatch.
+    key: of `step.update`.
+    plan: (first, end) steps of each dispatch.
+
+  Yields:
+    (first, end, state after it, metrics [end - first] each, seconds), the
+    seconds with the wait for data and without the compilation.
+  """
+  jitted = step_lib.dispatcher(experiment, tx)
+  compiled: dict[int, Any] = {}
+  stream = batches_lib.prefetched(experiment.train_data, plan)
+  with contextlib.closing(stream):
+    for first, end in plan:
+      began = time.perf_counter()
+      batch = next(stream)
+      waited = time.perf_counter() - began
+      if end - first not in compiled:
+        lowered = jitted.lower(state, batch, key)
+        compiled[end - first] = lowered.compile()
+      began = time.perf_counter()
+      state, metrics = compiled[end - first](state, batch, key)
+      metrics = jax.device_get(metrics)
+      spent = time.perf_counter() - began
+      yield first, end, state, metrics, waited + spent
 
 
 def _write_rows(
@@ -351,11 +244,14 @@ def _stop_if_diverged(first: int, losses: np.ndarray) -> None:
     )
 
 
-def _stop_if_broken(step: int, params: Any) -> None:
+def _stop_if_broken(
+  writer: writers.MultiWriter, step: int, params: Any
+) -> None:
   """Raises before parameters that are not finite become a checkpoint."""
   # The loss that an update follows from may be the last finite one.
   leaves = jax.tree.leaves(jax.device_get(params))
   if not all(np.isfinite(leaf).all() for leaf in leaves):
+    writer.write(step, {"params": math.nan})
     raise DivergedError(
       f"parameters are not finite after step {step}; the last checkpoint is"
       " kept"

@@ -118,6 +118,21 @@ class Curves:
     rows = writers.read_metrics(workdir)
     return cls(rows, record["steps_per_epoch"], record)
 
+  @property
+  def diverged(self) -> bool:
+    """Whether it ended in a loss or parameters that are not finite."""
+    ends = ("loss", "params")
+    return any(set(ends) & set(row.get("nonfinite", ())) for row in self.rows)
+
+  @property
+  def unfinished(self) -> str:
+    """How far a run has come that did not reach its end; else ""."""
+    step = max((row["step"] for row in self.rows), default=0)
+    stop = self.record["config"]["train_steps"]
+    if self.diverged:
+      return f"diverged at step {step} of {stop}"
+    return "" if step >= stop else f"at step {step} of {stop}"
+
   def get(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Updates [n] and values [n] of a metric."""
     return writers.curve(self.rows, metric)

@@ -141,7 +141,7 @@ def write_record(
   start = {
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "step": step,
-    "git_commit": _git_commit(),
+    "git_commit": _COMMIT,
     "device": device,
     "cpus": len(os.sched_getaffinity(0))
     if hasattr(os, "sched_getaffinity")
@@ -176,3 +176,7 @@ def _git_commit() -> str | None:
     return git("rev-parse", "HEAD") + ("+" if changed else "")
   except (OSError, subprocess.CalledProcessError):
     return None
+
+
+# Of the code that was imported; HEAD may move while it runs.
+_COMMIT = _git_commit()

@@ -54,7 +54,8 @@ class JsonlWriter:
 
   def __init__(self, workdir: str | os.PathLike[str]):
     path = pathlib.Path(workdir) / METRICS
-    self._file = path.open("a", encoding="utf-8")
+    # A line at a time: what is there can be followed.
+    self._file = path.open("a", buffering=1, encoding="utf-8")
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes one row."""

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from experiments import launch, mnist_mlp
-from lnrnn.training import loop, optim
+from lnrnn.training import optim
+from lnrnn.training import step as step_lib
 
 EPS = 1e-5
 
@@ -52,9 +53,9 @@ def measured(request, spec, digits):
     config = launch.load(f"{spec},norm={request.param},eval_batch_size=32")
     experiment = mnist_mlp.build(config)
   tx = optim.make(config.optimizer, config.train_steps)
-  state = loop.init_state(experiment, tx, jax.random.key(0))
+  state = step_lib.init_state(experiment, tx, jax.random.key(0))
   step = jax.jit(
-    lambda s, b: loop.update(experiment, tx, s, b, jax.random.key(1))
+    lambda s, b: step_lib.update(experiment, tx, s, b, jax.random.key(1))
   )
   for i in range(8):
     state, _ = step(state, experiment.train_data[i])

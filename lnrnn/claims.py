@@ -1,0 +1,227 @@
+"""From runs to the effects and verdicts of docs/claims.md.
+
+A task's own rules stand in `experiments/`; here is what they share: reading
+the runs, the rates that the trials choose, and cutting both sides of a
+comparison to the same epoch.
+"""
+
+from collections.abc import Callable, Sequence
+import math
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lnrnn import metrics
+from lnrnn.errors import UserError
+from lnrnn.training import runs as runs_lib
+
+EPOCHS = (60, 40, 20, 10)  # Where a row may look; the largest that is there.
+FLOOR = 1e-7  # Where the figure's axis ends, nats.
+
+
+class Key(NamedTuple):
+  """What tells one reported run from another."""
+
+  norm: str
+  batch_size: int
+  rate: float
+  seed: int
+
+
+class Side(NamedTuple):
+  """One side of a comparison: the runs of one norm and batch size."""
+
+  norm: str
+  batch_size: int
+  metric: str
+
+
+Runs = dict[Key, runs_lib.Curves]
+Group = tuple[str, int]  # Norm and batch size.
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def read(
+  folder: str | os.PathLike[str], judged: Callable[[dict[str, Any]], bool]
+) -> Runs:
+  """The runs under a folder that are judged.
+
+  Args:
+    folder: of `experiments.compare`.
+    judged: config -> whether it is; the others are shown beside, at most.
+
+  Returns:
+    The runs.
+
+  Raises:
+    UserError: if two runs differ in something that no rule looks at.
+  """
+  found: Runs = {}
+  for path in sorted(pathlib.Path(folder).glob("*/config.json")):
+    curves = runs_lib.Curves.read(path.parent)
+    c = curves.record["config"]
+    if not judged(c):
+      continue
+    key = Key(
+      c["norm"], c["batch_size"], c["optimizer"]["learning_rate"], c["seed"]
+    )
+    if key in found:
+      raise UserError(f"{folder}: two runs of {key}, one in {path.parent.name}")
+    found[key] = curves
+  if not found:
+    raise UserError(f"{folder}: no runs there")
+  return found
+
+
+def best_rates(trials: Runs) -> dict[Group, tuple[float, bool]]:
+  """The rate of each norm and batch size that the trials choose.
+
+  Args:
+    trials: of the grid.
+
+  Returns:
+    {(norm, batch size): (rate, whether it is at the edge of the grid)}: the
+    least mean validation error over the last five epochs, ties going to the
+    smaller rate; a trial that diverged is never the least.
+
+  Raises:
+    UserError: if the trials of a batch size are not equal: another length,
+      other rates for some norm, or one that is not done.
+  """
+  errors: dict[Group, dict[float, float]] = {}
+  for key, curves in trials.items():
+    name = f"trial {key.norm}, batch {key.batch_size}, rate {key.rate:g}"
+    if curves.unfinished and not curves.diverged:
+      raise UserError(f"{name} is {curves.unfinished}: finish it first")
+    epochs, values = at_epochs(curves, "validation/error")
+    mean = float(values[-5:].mean()) if len(values) else math.inf
+    group = errors.setdefault((key.norm, key.batch_size), {})
+    group[key.rate] = mean if math.isfinite(mean) else math.inf
+  for batch_size in {b for _, b in errors}:
+    grids = {
+      tuple(sorted(g)) for (_, b), g in errors.items() if b == batch_size
+    }
+    lengths = {
+      curves.record["config"]["train_steps"]
+      for key, curves in trials.items()
+      if key.batch_size == batch_size
+    }
+    if len(grids) > 1 or len(lengths) > 1:
+      raise UserError(
+        f"trials at batch size {batch_size} are not equal: grids"
+        f" {sorted(grids)}, updates {sorted(lengths)}"
+      )
+  chosen = {}
+  for group, found in errors.items():
+    rate = min(sorted(found), key=lambda r, found=found: found[r])
+    chosen[group] = rate, rate in (min(found), max(found))
+  return chosen
+
+
+def curve(curves: runs_lib.Curves, metric: str) -> Curve:
+  """Updates [n] and values [n]; a run that diverged is NaN to its budget."""
+  steps, values = curves.get(metric)
+  config = curves.record["config"]
+  if curves.diverged:
+    rest = np.arange(
+      (steps[-1] if len(steps) else 0) + config["eval_every"],
+      config["train_steps"] + 1,
+      config["eval_every"],
+    )
+    steps = np.concatenate([steps, rest])
+    values = np.concatenate([values, np.full(len(rest), np.nan)])
+  return steps, values
+
+
+def at_epochs(curves: runs_lib.Curves, metric: str) -> Curve:
+  """Epochs [n] and values [n] of the evaluations at the end of epochs."""
+  steps, values = curve(curves, metric)
+  whole = steps % curves.steps_per_epoch == 0
+  return steps[whole] // curves.steps_per_epoch, values[whole]
+
+
+def of_side(runs: Runs, side: Side, rate: float) -> dict[int, runs_lib.Curves]:
+  """{seed: run} of one side."""
+  wanted = (side.norm, side.batch_size, rate)
+  return {key.seed: c for key, c in runs.items() if key[:3] == wanted}
+
+
+def cut(curves: runs_lib.Curves, metric: str, epoch: int) -> Curve:
+  """Updates [n] and values [n] up to the end of an epoch."""
+  steps, values = curve(curves, metric)
+  there = steps <= epoch * curves.steps_per_epoch
+  return steps[there], values[there]
+
+
+class Row(NamedTuple):
+  """One verdict."""
+
+  id: str
+  verdict: str
+  effect: str  # mean [low, high]
+  epoch: int | None
+  beside: str
+
+
+def aligned(
+  runs: Runs, rates: dict[Group, float], sides: Sequence[Side]
+) -> tuple[list[list[runs_lib.Curves]], int | None]:
+  """The runs of each side, seed by seed, and the epoch E of the row.
+
+  Args:
+    runs: the reported ones.
+    rates: {(norm, batch size): rate} to look at.
+    sides: of the row.
+
+  Returns:
+    For each side its runs in the order of the seeds that all sides have, and
+    the largest of `EPOCHS` that every one of these runs has; None for none.
+  """
+  found = [of_side(runs, s, rates.get(s[:2], math.nan)) for s in sides]
+  seeds = sorted(set.intersection(*(set(side) for side in found)))
+  chosen = [[side[seed] for seed in seeds] for side in found]
+  lengths = [
+    max(at_epochs(c, side.metric)[0], default=0)
+    for side, runs_of in zip(sides, chosen, strict=True)
+    for c in runs_of
+  ]
+  last = min(lengths, default=0)
+  return chosen, next((e for e in EPOCHS if last >= e), None)
+
+
+def ends(
+  curves: Sequence[runs_lib.Curves], metric: str, epoch: int, *, log: bool
+) -> np.ndarray:
+  """[seeds] mean of the metric (or its log) over epochs E-4 ... E."""
+  means = []
+  for c in curves:
+    epochs, values = at_epochs(c, metric)
+    values = values[(epochs > epoch - 5) & (epochs <= epoch)]
+    means.append((np.log(np.maximum(values, FLOOR)) if log else values).mean())
+  return np.array(means)
+
+
+def row(
+  name: str, found: Any, epoch: int | None, claimed: Any, beside: str = ""
+) -> Row:
+  """The verdict on one effect.
+
+  Args:
+    name: id of the claim.
+    found: [seeds] effects; None where the runs do not get there.
+    epoch: E of the row.
+    claimed: "negative" or "positive", the sign that the claim gives it.
+    beside: what is told and decides nothing.
+
+  Returns:
+    The row.
+  """
+  if found is None:
+    return Row(name, "not reached", "", None, beside)
+  v = metrics.verdict(found, claimed=claimed)
+  effect = "" if v.mean is None else f"{v.mean:+.3g}"
+  if v.low is not None:
+    effect += f" [{v.low:+.3g}, {v.high:+.3g}]"
+  return Row(name, v.verdict, effect, epoch, beside)
