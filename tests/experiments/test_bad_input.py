@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lnrnn.data import idx, mnist
+from lnrnn.data import idx
 from lnrnn.training import loop
 
 
@@ -306,12 +306,3 @@ def test_a_run_may_grow_where_its_schedule_does_not_depend_on_its_length(
   else:
     with pytest.raises(WorkdirError, match="train_steps: 10 -> 20"):
       workdir.check(tmp_path, new)
-
-
-def test_nothing_here_reads_the_real_data(monkeypatch):
-  # Guards the tests above: the sizes they rely on.
-  assert mnist.TRAIN_SIZES == {
-    "embedded": 10_000,
-    "idx": 55_000,
-    "tfds": 55_000,
-  }

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def _fake(folder, name, values, *, spe=10):
   run = folder / name
   run.mkdir(parents=True)
   record = {
-    "config": {"experiment": "mnist_mlp"},
+    "config": {"experiment": "mnist_mlp", "train_steps": spe * len(values)},
     "starts": [],
     "fingerprint": "",
     "data": "made up",
@@ -36,12 +37,6 @@ def _fake(folder, name, values, *, spe=10):
   writer.close()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, spec):
-  """Folder of the runs that the first test trains."""
-  return tmp_path_factory.mktemp("compare")
-
-
 ARGUMENTS = ("--vary=norm=none,layer", "--vary=batch_size=16,4", "--seeds=0,1")
 
 
@@ -50,10 +45,21 @@ def short(spec):
   return f"--config={spec},train_steps=4,eval_every=2,steps_per_dispatch=2"
 
 
-def test_it_trains_every_combination_and_draws(
-  program, few_digits, trained, short
-):
-  result = program("compare", short, *ARGUMENTS, f"--workdir={trained}")
+_TRAINED = []  # Folder and result: trained once, by the test that comes first.
+
+
+@pytest.fixture
+def trained(program, few_digits, short, tmp_path_factory):
+  """Folder and result of a comparison that has been trained."""
+  if not _TRAINED:
+    folder = tmp_path_factory.mktemp("compare")
+    result = program("compare", short, *ARGUMENTS, f"--workdir={folder}")
+    _TRAINED.extend((folder, result))
+  return _TRAINED
+
+
+def test_it_trains_every_combination_and_draws(trained):
+  trained, result = trained
   assert result.code == 0, result.err
   assert (trained / "figure_epochs.png").read_bytes()[:4] == b"\x89PNG"
   assert (trained / "figure_epochs.png").stat().st_size > 5_000
@@ -100,6 +106,7 @@ def test_it_trains_every_combination_and_draws(
 def test_a_second_call_trains_nothing_and_draws_the_same(
   program, few_digits, trained, short, monkeypatch, contents
 ):
+  trained, _ = trained
   monkeypatch.setattr(loop, "train", None)
   before = contents(trained)
   result = program("compare", short, *ARGUMENTS, f"--workdir={trained}")
@@ -109,11 +116,15 @@ def test_a_second_call_trains_nothing_and_draws_the_same(
   assert {k: after[k] for k in same} == {k: before[k] for k in same}
 
 
-def test_fresh_trains_anew(program, few_digits, trained, short, monkeypatch):
+def test_fresh_trains_anew(
+  program, few_digits, trained, short, monkeypatch, tmp_path
+):
+  folder = tmp_path / "copy"
+  shutil.copytree(trained[0], folder)
   calls = []
   monkeypatch.setattr(loop, "train", lambda *args: calls.append(args))
   result = program(
-    "compare", short, *ARGUMENTS, f"--workdir={trained}", "--fresh"
+    "compare", short, *ARGUMENTS, f"--workdir={folder}", "--fresh"
   )
   assert len(calls) == 8
   assert result.code == 2 and "no run has been trained" in result.lines[0]

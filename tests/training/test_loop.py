@@ -165,10 +165,9 @@ def test_the_state_of_an_update_is_donated(task, settings):
   tx = optim.make(config.optimizer, config.train_steps)
   state = step_lib.init_state(experiment, tx, jax.random.key(0))
   old = state.variables["params"]["w"]
-  step = jax.jit(
-    lambda s, b, k: step_lib.update(experiment, tx, s, b, k), donate_argnums=0
-  )
-  new, _ = step(state, experiment.train_data[0], jax.random.key(1))
+  batches = jax.tree.map(lambda a: a[None], experiment.train_data[0])
+  dispatch = step_lib.dispatcher(experiment, tx)
+  new, _ = dispatch(state, batches, jax.random.key(1))
   assert old.is_deleted() and int(new.step) == 1
 
 
