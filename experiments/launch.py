@@ -5,7 +5,6 @@ diverged; 130 interrupted by Ctrl-C; 1 a fault of ours, with a traceback.
 """
 
 from collections.abc import Callable, Sequence
-import difflib
 import importlib
 import os
 import pathlib
@@ -14,7 +13,7 @@ import types
 
 from absl import app, flags, logging
 
-from lnrnn.errors import ConfigError, DivergedError, UserError
+from lnrnn.errors import ConfigError, DivergedError, UserError, choices
 from lnrnn.training import config as config_lib
 from lnrnn.training import workdir as workdir_lib
 
@@ -133,12 +132,8 @@ def task(config: config_lib.Config) -> types.ModuleType:
     if (here.parent / "configs" / path.name).exists() and path.stem[0] != "_"
   )
   if config.experiment not in names:
-    close = difflib.get_close_matches(config.experiment, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(
-      f"experiment={config.experiment!r}: must be one of"
-      f" {', '.join(names)}{hint}"
-    )
+    wrong = choices(config.experiment, names)
+    raise ConfigError(f"experiment={config.experiment!r}: {wrong}")
   return importlib.import_module(f"experiments.{config.experiment}")
 
 

@@ -1,5 +1,8 @@
 """The errors a user can mend: one clear line each, no traceback."""
 
+from collections.abc import Sequence
+import difflib
+
 
 class UserError(Exception):
   """Base of the errors that a program prints as text, without a traceback.
@@ -30,3 +33,18 @@ class WorkdirError(UserError):
 
 class DivergedError(UserError):
   """Training met a loss that is not finite; the message names the step."""
+
+
+def choices(value: object, allowed: Sequence[str]) -> str:
+  """The end of a line on a wrong name: what is allowed, and a guess.
+
+  Args:
+    value: what was given.
+    allowed: the valid names.
+
+  Returns:
+    "must be one of a, b; did you mean 'a'?"
+  """
+  close = difflib.get_close_matches(str(value).lower(), allowed, n=1)
+  hint = f"; did you mean {close[0]!r}?" if close else ""
+  return f"must be one of {', '.join(allowed)}{hint}"

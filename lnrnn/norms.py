@@ -6,13 +6,14 @@ code.
 """
 
 import dataclasses
-import difflib
 import math
 from typing import NamedTuple, cast
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+
+from lnrnn.errors import choices
 
 NAMES = ("layer", "batch", "weight", "rms", "none")
 
@@ -381,9 +382,7 @@ def unknown_name(name: object) -> str | None:
   """One line on a wrong norm name, with the valid ones; None if it is valid."""
   if name in NAMES:
     return None
-  close = difflib.get_close_matches(str(name).lower(), NAMES, n=1)
-  hint = f"; did you mean {close[0]!r}?" if close else ""
-  return f"norm={name!r} is not one of {', '.join(NAMES)}{hint}"
+  return f"norm={name!r}: {choices(name, NAMES)}"
 
 
 def normed(

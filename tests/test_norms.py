@@ -731,7 +731,7 @@ def test_an_unknown_norm_names_the_valid_ones_and_a_near_one(name, close):
     norms.normed(nn.Dense(3), name)
   (line,) = str(fault.value).splitlines()
   assert line == norms.unknown_name(name)
-  assert f"norm={name!r} is not one of {', '.join(norms.NAMES)}" in line
+  assert f"norm={name!r}: must be one of {', '.join(norms.NAMES)}" in line
   assert f"did you mean {close!r}?" in line
 
 

@@ -5,7 +5,6 @@ A run is named by one string, `path.py:key=value,...`; a flag
 """
 
 from collections.abc import Sequence
-import difflib
 import json
 import math
 import pathlib
@@ -14,7 +13,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from lnrnn.errors import ConfigError
+from lnrnn.errors import ConfigError, choices
 from lnrnn.training import optim
 
 # An ml_collections.ConfigDict. Its own annotations give every field the union
@@ -56,11 +55,9 @@ def parse(
   if not file.is_file():
     folders = (file.parent, pathlib.Path("configs"))
     globs = ([str(f) for f in d.glob("[!_]*.py")] for d in folders)
-    there = sorted(next(filter(None, globs), []))
-    close = difflib.get_close_matches(str(file), there, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    listed = ", ".join(f for f in there if not f.endswith("common.py"))
-    return None, [f"config file {path!r} not found; {hint}there is: {listed}"]
+    there = next(filter(None, globs), [])
+    listed = sorted(f for f in there if not f.endswith("common.py"))
+    return None, [f"config file {path!r} not found; {choices(path, listed)}"]
   module = runpy.run_path(str(file))
   if "get_config" not in module:
     return None, [f"config file {path!r} has no function get_config"]
@@ -119,9 +116,7 @@ class Checker:
     """The field must be one of the names, or a suggestion is made."""
     value = self.get(field)
     if value not in allowed:
-      close = difflib.get_close_matches(str(value), allowed, n=1)
-      hint = f"; did you mean {close[0]!r}?" if close else ""
-      self.add(field, f"must be one of {', '.join(allowed)}{hint}")
+      self.add(field, choices(value, allowed))
 
   def within(
     self,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lnrnn.data import idx
-from lnrnn.training import loop
+from lnrnn.training import step as step_lib
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def no_compile(monkeypatch):
   def init_state(*args):
     raise AssertionError("the run compiles")
 
-  monkeypatch.setattr(loop, "init_state", init_state)
+  monkeypatch.setattr(step_lib, "init_state", init_state)
 
 
 @pytest.fixture

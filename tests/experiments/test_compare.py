@@ -22,7 +22,11 @@ def _fake(folder, name, values, *, spe=10):
   run = folder / name
   run.mkdir(parents=True)
   record = {
-    "config": {"experiment": "mnist_mlp", "train_steps": spe * len(values)},
+    "config": {
+      "experiment": "mnist_mlp",
+      "train_steps": spe * len(values),
+      "optimizer": {"schedule": "constant"},
+    },
     "starts": [],
     "fingerprint": "",
     "data": "made up",
