@@ -53,7 +53,7 @@ def test_the_embedded_digits_are_balanced_and_say_what_they_are():
     assert set(np.bincount(labels)) == {sizes[split] // 10}
   assert data.description == (
     "MNIST, embedded class-balanced subset: 10,000 train / 1,000 validation / "
-    "2,000 test digits (not the paper's data: a sample of it)"
+    "2,000 test digits (a sample of the paper's data)"
   )
   assert data.fingerprint == "b0b7be1f56495fa2"
 
@@ -118,7 +118,9 @@ def test_validation_is_the_end_of_the_training_file(idx_dir):
 
 
 def test_a_small_idx_set_is_not_called_the_papers(idx_dir):
-  assert "not the paper's data" in mnist.load("idx", idx_dir).description
+  assert (
+    "not MNIST as it was published" in mnist.load("idx", idx_dir).description
+  )
 
 
 def test_names_with_a_dot_and_the_parent_directory_are_found(

@@ -10,7 +10,7 @@ import pytest
 
 from lnrnn.errors import WorkdirError
 from lnrnn.training import checkpoints
-from lnrnn.training.loop import TrainState
+from lnrnn.training.step import TrainState
 
 
 def _state(step, width=3):
