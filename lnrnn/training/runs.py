@@ -32,11 +32,6 @@ class Run:
   spec: str
   workdir: pathlib.Path
 
-  @property
-  def label(self) -> str:
-    """The variant in words, for legends."""
-    return ", ".join(f"{k}={v}" for k, v in self.variant)
-
 
 def product(
   spec: str,
