@@ -6,6 +6,7 @@ code.
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple, cast
 
@@ -22,7 +23,7 @@ class Affine(NamedTuple):
   """Gain and bias of one normaliser."""
 
   gain: jax.Array  # [n]
-  bias: jax.Array  # [n]
+  bias: jax.Array | None  # [n]; None is zero
 
 
 class Moments(NamedTuple):
@@ -47,15 +48,54 @@ def _centre(a: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
   return centred - rest, mean
 
 
+def _row_mean(a: jax.Array) -> jax.Array:
+  return a.mean(axis=-1, keepdims=True)
+
+
+def _scaled(a: jax.Array, eps: float, centre: bool) -> tuple[jax.Array, ...]:
+  """`_standardised` and the factor 1 / sqrt(variance + eps) in it."""
+  if not centre:
+    scale = jax.lax.rsqrt(_row_mean(jnp.square(a)) + eps)
+    return a * scale, scale
+  centred = a - _row_mean(a)
+  # A mean of 1e4 is itself rounded, by up to 5e-4: what it left comes out
+  # here. The variance is of `centred`: E[a^2] - E[a]^2 would cancel.
+  rest = _row_mean(centred)
+  var = _row_mean(jnp.square(centred)) - jnp.square(rest)
+  scale = jax.lax.rsqrt(jnp.maximum(var, 0) + eps)
+  return (centred - rest) * scale, scale
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _standardised(a: jax.Array, eps: float, centre: bool) -> jax.Array:
+  """`a` over the root of its mean square, after taking out its mean."""
+  return _scaled(a, eps, centre)[0]
+
+
+@_standardised.defjvp
+def _standardised_jvp(eps, centre, primals, tangents):
+  # In this form the way back needs two sums over a row. JAX's own derivative
+  # of the lines above needs more, and recurrent layers spend their time there.
+  n, scale = _scaled(*primals, eps, centre)
+  (d,) = tangents
+  d_centred = d - _row_mean(d) if centre else d
+  return n, scale * (d_centred - n * _row_mean(n * d))
+
+
+def _affine_of(n, gain, bias, dtype) -> jax.Array:
+  y = n * gain
+  return (y if bias is None else y + bias).astype(dtype)
+
+
 def layer_norm(
-  a: jax.Array, gain: jax.Array, bias: jax.Array, *, eps: float = 1e-5
+  a: jax.Array, gain: jax.Array, bias: jax.Array | None, *, eps: float = 1e-5
 ) -> jax.Array:
   """Normalises the summed inputs of one layer, each case by itself.
 
   Args:
     a: [..., h] summed inputs, h > 1.
     gain: [h] gain g.
-    bias: [h] bias b.
+    bias: [h] bias b; None is zero.
     eps: added to the variance, in squared units of `a`; the paper has none,
       the authors' code 1e-5.
 
@@ -71,16 +111,11 @@ def layer_norm(
     raise ValueError(
       "layer norm over one unit is the constant `bias`; it needs at least 2"
     )
-  wide = _wide(a)
-  centred = _centre(wide, (-1,))[0]
-  # Two passes: E[a^2] - E[a]^2 cancels when the mean is large.
-  var = jnp.square(centred).mean(axis=-1, keepdims=True)
-  y = centred * jax.lax.rsqrt(var + eps) * gain + bias
-  return y.astype(a.dtype)
+  return _affine_of(_standardised(_wide(a), eps, True), gain, bias, a.dtype)
 
 
 def rms_norm(
-  a: jax.Array, gain: jax.Array, bias: jax.Array, *, eps: float = 1e-5
+  a: jax.Array, gain: jax.Array, bias: jax.Array | None, *, eps: float = 1e-5
 ) -> jax.Array:
   """Divides the summed inputs of each case by their root mean square.
 
@@ -90,7 +125,7 @@ def rms_norm(
     a: [..., h] summed inputs.
     gain: [h] gain g.
     bias: [h] bias b, which Zhang & Sennrich leave out; here so that the norms
-      differ in the normalisation alone.
+      differ in the normalisation alone. None is zero.
     eps: added to the mean square, in squared units of `a`.
 
   Returns:
@@ -98,22 +133,22 @@ def rms_norm(
 
   Source: Zhang & Sennrich 2019, eq. (4).
   """
-  wide = _wide(a)
-  mean_square = jnp.square(wide).mean(axis=-1, keepdims=True)
-  y = wide * jax.lax.rsqrt(mean_square + eps) * gain + bias
-  return y.astype(a.dtype)
+  return _affine_of(_standardised(_wide(a), eps, False), gain, bias, a.dtype)
 
 
-def batch_moments(a: jax.Array, *, unbiased: bool = False) -> Moments:
+def batch_moments(
+  a: jax.Array, *, live: jax.Array | None = None, unbiased: bool = False
+) -> Moments:
   """Mean and variance of each unit over all the cases of a minibatch.
 
   Args:
     a: [..., n] summed inputs; every axis but the last counts cases.
+    live: [...] booleans of the cases that count; None for all.
     unbiased: divide the sum of squares by cases - 1 instead of cases, as the
-      paper does where the batch is small (section 6.6).
+      paper does where the batch is small (section 6.6); not with `live`.
 
   Returns:
-    Moments of [n], float32 or wider.
+    Moments of [n], float32 or wider; zero where no case counts.
 
   Raises:
     ValueError: for a single case, whose variance is zero.
@@ -128,15 +163,43 @@ def batch_moments(a: jax.Array, *, unbiased: bool = False) -> Moments:
     )
   axes = tuple(range(a.ndim - 1))
   wide = _wide(a)
+  if live is not None:
+    # A `where` in the sum, as 0 * inf is no number.
+    count = jnp.maximum(live.sum(), 1).astype(wide.dtype)
+    over = live[..., None]
+    mean = wide.sum(axis=axes, where=over) / count
+    var = jnp.square(wide - mean).sum(axis=axes, where=over) / count
+    return Moments(mean, var)
   mean = wide.mean(axis=axes)
   var = jnp.square(wide - mean).mean(axis=axes)
   return Moments(mean, var * (cases / (cases - 1)) if unbiased else var)
 
 
+def running_average(
+  old: jax.Array, new: jax.Array, seen: jax.Array, momentum: float
+) -> jax.Array:
+  """Takes the statistics of one more minibatch into an average.
+
+  It is the plain mean of the minibatches until that many have been seen, and
+  exponential from then on, so that no initial value has to be forgotten.
+
+  Args:
+    old: the average of `seen` - 1 minibatches.
+    new: the statistics of this one.
+    seen: how many there are now, this one counted.
+    momentum: weight of the past, in [0, 1).
+
+  Returns:
+    The average of `seen` minibatches, in the dtype of `old`.
+  """
+  weight = jnp.maximum(1 - momentum, 1 / seen).astype(old.dtype)
+  return (1 - weight) * old + weight * new
+
+
 def batch_norm(
   a: jax.Array,
   gain: jax.Array,
-  bias: jax.Array,
+  bias: jax.Array | None,
   moments: Moments,
   *,
   eps: float = 1e-5,
@@ -146,7 +209,7 @@ def batch_norm(
   Args:
     a: [..., n] summed inputs.
     gain: [n] gain g.
-    bias: [n] bias b.
+    bias: [n] bias b; None is zero.
     moments: [n] each: of the minibatch in training (`batch_moments`), running
       averages of those at test.
     eps: added to the variance, in squared units of `a`.
@@ -157,7 +220,7 @@ def batch_norm(
   Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ba et al. 2016, eq. (2).
   """
   y = (_wide(a) - moments.mean) * jax.lax.rsqrt(moments.var + eps)
-  return (y * gain + bias).astype(a.dtype)
+  return _affine_of(y, gain, bias, a.dtype)
 
 
 def direction_norm(v: jax.Array) -> jax.Array:
@@ -227,11 +290,9 @@ class RMSNorm(nn.Module):
 class BatchNorm(nn.Module):
   """Batch norm of summed inputs, with gain, bias and running averages.
 
-  The averages live in the collection `batch_stats`. They start as the plain
-  mean over the minibatches seen and become exponential once that many have
-  been seen, so that no initial value has to be forgotten. Applied with
-  `train=True` while `batch_stats` is immutable, it normalises by the
-  minibatch and leaves the averages alone.
+  The averages (`running_average`) live in the collection `batch_stats`.
+  Applied with `train=True` while `batch_stats` is immutable, it normalises by
+  the minibatch and leaves the averages alone.
 
   Attributes:
     momentum: weight of the past in the running averages, in [0, 1).
@@ -267,10 +328,12 @@ class BatchNorm(nn.Module):
     moments = batch_moments(centred, unbiased=self.unbiased)
     if self.is_mutable_collection("batch_stats") and not self.is_initializing():
       seen.value += 1
-      new = jnp.maximum(1 - self.momentum, 1 / seen.value).astype(wide)
+      average = functools.partial(
+        running_average, seen=seen.value, momentum=self.momentum
+      )
       batch_mean = shift.reshape(shape) + moments.mean
-      mean.value = (1 - new) * mean.value + new * batch_mean
-      var.value = (1 - new) * var.value + new * moments.var
+      mean.value = average(mean.value, batch_mean)
+      var.value = average(var.value, moments.var)
     y = batch_norm(centred, *affine, moments, eps=self.eps)
     return y.astype(a.dtype)
 
