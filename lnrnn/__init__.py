@@ -3,6 +3,7 @@
 `import lnrnn` needs jax, flax and optax alone.
 """
 
+from lnrnn.linen_cells import GRUCell, LSTMCell
 from lnrnn.norms import (
   Affine,
   BatchNorm,
@@ -15,14 +16,19 @@ from lnrnn.norms import (
   rms_norm,
   weight_norm,
 )
+from lnrnn.rnn import RNN, Bidirectional
 
 __version__ = "0.1.0"
 
 __all__ = [
   "Affine",
   "BatchNorm",
+  "Bidirectional",
+  "GRUCell",
+  "LSTMCell",
   "LayerNorm",
   "RMSNorm",
+  "RNN",
   "WeightNorm",
   "batch_norm",
   "layer_norm",

@@ -1,6 +1,6 @@
 """Who may import whom, read from the source with `ast`.
 
-    kernels <- norms <- cells <- rnn <- models
+    kernels <- norms <- engine <- cells <- linen_cells <- rnn <- models
 
 losses, metrics, data and training know none of these; experiments bind them
 all. lnrnn knows neither experiments nor configs. configs are data.
@@ -13,7 +13,8 @@ import sys
 
 import pytest
 
-CHAIN = ("kernels", "norms", "cells", "rnn", "models")
+CHAIN = ("kernels", "norms", "engine", "cells", "linen_cells")
+CHAIN += ("recurrent_bn", "rnn", "models")
 ASIDE = ("losses", "metrics", "data", "training", "plotting", "report")
 ASIDE += ("claims",)
 BARE = {"jax", "flax", "optax", "numpy"}  # all that `import lnrnn` may need
