@@ -1,6 +1,4 @@
-"""The contenders of scripts/benchmark.py, each run in a process of its own.
-
-  python scripts/benchmark_workers.py TASK CONTENDER
+"""The contenders of the task mnist_mlp of scripts/benchmark.py.
 
 A contender has `Contender(case)`, `losses()` of the checked steps, and
 `run(seconds)`. What it needs is imported inside: PyTorch's environment may
@@ -10,12 +8,11 @@ lack JAX, and ours PyTorch.
 import importlib
 import importlib.metadata
 import itertools
-import json
 import math
-import os
-import sys
 import time
 from typing import Any
+
+from benchmark_common import Row, Run, serve
 
 CHECKED_STEPS = 3
 
@@ -249,46 +246,21 @@ class TorchCompile(TorchFused):
   compile = True
 
 
-# Task -> contender -> class. The first is ours, and every ratio's numerator.
-TASKS: dict[str, dict[str, type]] = {
-  "mnist_mlp": {
-    "lnrnn": LnrnnMlp,
-    "torch_fused": TorchFused,
-    "torch_default": TorchMlp,
-    "torch_compile": TorchCompile,
-  },
+# The first is ours, and every ratio's numerator.
+CONTENDERS: dict[str, type] = {
+  "lnrnn": LnrnnMlp,
+  "torch_fused": TorchFused,
+  "torch_default": TorchMlp,
+  "torch_compile": TorchCompile,
 }
 
 
-def work(task: str, name: str) -> None:
-  """A worker: reads a JSON command a line, answers a JSON line.
-
-  prepare {case}: losses of the checked steps, and versions.
-  run {seconds}: steps and seconds of one turn.
-  """
-  answers = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # Stray prints are no answers.
-  contender: Any = None
-  for line in sys.stdin:
-    command = json.loads(line)
-    try:
-      if case := command.get("prepare"):
-        contender = None  # Frees the one before.
-        contender = TASKS[task][name](case)
-        answer = {
-          "losses": contender.losses(),
-          "versions": contender.versions(),
-        }
-        contender.run(0)  # Compiles and warms up.
-      else:
-        answer = dict(
-          zip(("steps", "seconds"), contender.run(command["run"]), strict=True)
-        )
-    except Exception as e:
-      text = " ".join(str(e).split())[:300]
-      answer = {"error": f"{type(e).__name__}: {text}"}
-    print(json.dumps(answer), file=answers, flush=True)
+def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
+  """A contender's turn, and the losses of its checked steps."""
+  contender = CONTENDERS[name](case)
+  versions = contender.versions()
+  return contender.run, {"losses": contender.losses(), "versions": versions}
 
 
 if __name__ == "__main__":
-  work(*sys.argv[1:])
+  serve(make)
