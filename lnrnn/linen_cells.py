@@ -297,9 +297,10 @@ class LSTMCell(_Cell):
 
   def _merged(self, p: cells.LSTMParams) -> cells.LSTMParams:
     """The same cell with its three biases added up, once for all steps."""
-    if self.form == "authors" or p.ln_x is None or p.ln_x.bias is None:
+    if self.form == "authors" or p.ln_x is None or p.ln_h is None:
       return p
-    b = p.b + p.ln_x.bias + p.ln_h.bias
+    biases = [p.b, p.ln_x.bias, p.ln_h.bias]
+    b = sum(b for b in biases if b is not None)
     ln_x, ln_h = (a._replace(bias=None) for a in (p.ln_x, p.ln_h))
     return p._replace(b=b, ln_x=ln_x, ln_h=ln_h)
 

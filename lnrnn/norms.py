@@ -76,8 +76,8 @@ def _standardised(a: jax.Array, eps: float, centre: bool) -> jax.Array:
 def _standardised_jvp(eps, centre, primals, tangents):
   # In this form the way back needs two sums over a row. JAX's own derivative
   # of the lines above needs more, and recurrent layers spend their time there.
-  n, scale = _scaled(*primals, eps, centre)
-  (d,) = tangents
+  (a,), (d,) = primals, tangents
+  n, scale = _scaled(a, eps, centre)
   d_centred = d - _row_mean(d) if centre else d
   return n, scale * (d_centred - n * _row_mean(n * d))
 
@@ -111,7 +111,8 @@ def layer_norm(
     raise ValueError(
       "layer norm over one unit is the constant `bias`; it needs at least 2"
     )
-  return _affine_of(_standardised(_wide(a), eps, True), gain, bias, a.dtype)
+  n = _standardised(_wide(a), eps=eps, centre=True)
+  return _affine_of(n, gain, bias, a.dtype)
 
 
 def rms_norm(
@@ -133,7 +134,8 @@ def rms_norm(
 
   Source: Zhang & Sennrich 2019, eq. (4).
   """
-  return _affine_of(_standardised(_wide(a), eps, False), gain, bias, a.dtype)
+  n = _standardised(_wide(a), eps=eps, centre=False)
+  return _affine_of(n, gain, bias, a.dtype)
 
 
 def batch_moments(

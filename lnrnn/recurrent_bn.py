@@ -59,7 +59,7 @@ def by_minibatch(
       found[site] = moments
       return norms.batch_norm(a, *affine, moments, eps=eps)
 
-    inner = recurrence.normalised(normalise)
+    inner = _renormalised(recurrence, normalise)
     if live is not None:
       inner, x = engine.masked(inner), (x, live)
     state, y = inner(dot, consts, state, x)
@@ -77,9 +77,14 @@ def by_population(recurrence: engine.Recurrence, eps: float) -> engine.Step:
     def normalise(site: str, a: jax.Array, affine: Affine) -> jax.Array:
       return norms.batch_norm(a, *affine, moments[site], eps=eps)
 
-    return recurrence.normalised(normalise)(dot, consts, carry, x)
+    return _renormalised(recurrence, normalise)(dot, consts, carry, x)
 
   return step
+
+
+def _renormalised(recurrence: engine.Recurrence, normalise) -> engine.Step:
+  assert recurrence.normalised, "a cell with `sites` must set `normalised`"
+  return recurrence.normalised(normalise)
 
 
 def enough(rows: jax.Array, first_rows: jax.Array) -> jax.Array:
@@ -119,11 +124,12 @@ class StepStatistics(nn.Module):
     self.seen = self.variable(
       "batch_stats", "seen", jnp.zeros, (self.t_max,), jnp.int32
     )
-    self.averages = {
-      site: Moments(
-        self._average(f"{site}_mean", jnp.zeros, width),
-        self._average(f"{site}_var", jnp.ones, width),
-      )
+    self.means = {
+      site: self._average(f"{site}_mean", jnp.zeros, width)
+      for site, width in self.sites.items()
+    }
+    self.vars = {
+      site: self._average(f"{site}_var", jnp.ones, width)
       for site, width in self.sites.items()
     }
 
@@ -145,7 +151,10 @@ class StepStatistics(nn.Module):
     """
     last = jnp.max(jnp.arange(self.t_max) * (self.seen.value > 0))
     at = jnp.minimum(jnp.arange(steps), last)
-    return jax.tree.map(lambda v: v.value[at], self._averages())
+    return {
+      site: Moments(self.means[site].value[at], self.vars[site].value[at])
+      for site in self.sites
+    }
 
   def update(self, found: SiteMoments, counts: jax.Array) -> None:
     """Takes the moments of a minibatch into the averages.
@@ -166,7 +175,6 @@ class StepStatistics(nn.Module):
       kept = jnp.where(counts[:, None], new, old)
       variable.value = variable.value.at[:t].set(kept)
 
-    jax.tree.map(take, self._averages(), found)
-
-  def _averages(self):
-    return {site: Moments(*pair) for site, pair in self.averages.items()}
+    for site, moments in found.items():
+      take(self.means[site], moments.mean)
+      take(self.vars[site], moments.var)

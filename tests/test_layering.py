@@ -1,6 +1,6 @@
 """Who may import whom, read from the source with `ast`.
 
-    kernels <- norms <- engine <- cells <- linen_cells <- rnn <- models
+    kernels <- norms <- backward <- engine <- cells <- rnn <- models
 
 losses, metrics, data and training know none of these; experiments bind them
 all. lnrnn knows neither experiments nor configs. configs are data.
@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-CHAIN = ("kernels", "norms", "engine", "cells", "linen_cells")
+CHAIN = ("kernels", "norms", "backward", "engine", "cells", "linen_cells")
 CHAIN += ("recurrent_bn", "rnn", "models")
 ASIDE = ("losses", "metrics", "data", "training", "plotting", "report")
 ASIDE += ("claims",)

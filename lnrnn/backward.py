@@ -1,0 +1,400 @@
+"""The engine's own way back through time.
+
+JAX differentiates the scan, told what to keep of each step. What is new here:
+the gradient of a weight need not be added up step by step. Where a product is
+"ahead" or left for later ("defer"), its cotangents are stacked, and the
+weight's gradient is one product over all the steps.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax.custom_derivatives import SymbolicZero
+from jax.extend import core as jex_core
+from jax.interpreters import ad, batching, mlir
+import jax.numpy as jnp
+
+# On CPUs, docs/performance.md says from which measurements: a gradient is
+# added up in the loop where this many times the rows reach d n / (d + n), or
+# where the weight has no more than so many inputs.
+ROWS_PER_WIDTH = 4
+NARROW = 16
+
+
+class Call(NamedTuple):
+  """How one of the products of a step is made.
+
+  Attributes:
+    name: of the weight.
+    way: "loop": within the loop, both ways. "ahead": for all steps at once
+      before the loop, its gradients after it. "defer": within the loop, but
+      the weight's gradient after it.
+    source: which leaf of the inputs (ahead) or of the carry (defer) is the
+      other factor; None if it is none of them.
+    product: shape and dtype of the product.
+  """
+
+  name: str
+  way: str
+  source: Any
+  product: jax.ShapeDtypeStruct
+
+
+def plan(
+  step: Callable[..., Any],
+  weights: Mapping[str, jax.Array],
+  consts: Any,
+  carry: Any,
+  xs: Any,
+) -> tuple[list[Call], Callable[..., bool]]:
+  """Looks at one step; says how to make its products, and what to keep.
+
+  To add to a weight's gradient in the loop, every step reads and writes all
+  of that gradient; to leave it for later, every step writes its rows of both
+  factors. So few rows are left for later, and many are not. On a GPU each
+  operation of the loop costs a launch, so there it is always later.
+
+  Args:
+    step: as of `engine.scan`, and so the others.
+    weights: {name: [d_i, n_i]}.
+    consts: a tree of arrays.
+    carry: a tree of arrays.
+    xs: a tree of [t, ...].
+
+  Returns:
+    The calls, in their order, and a policy for `jax.checkpoint`.
+  """
+  on_cpu = jax.default_backend() == "cpu"
+  calls = []
+
+  def trace(consts, carry, x):
+    def dot(v, name):
+      out = jax.eval_shape(jnp.matmul, v, weights[name])
+      d, n = weights[name].shape
+      many = out.size // n * ROWS_PER_WIDTH * (d + n) >= d * n
+      of_x = _index(jax.tree.leaves(x), v)
+      if on_cpu and (many or d <= NARROW):
+        call = Call(name, "loop", None, out)
+      elif of_x is not None:
+        call = Call(name, "ahead", of_x, out)
+      else:
+        call = Call(name, "defer", _index(jax.tree.leaves(carry), v), out)
+      calls.append(call)
+      return jnp.matmul(v, weights[name])
+
+    return step(dot, consts, carry, x)
+
+  one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+  jaxpr = jax.make_jaxpr(trace)(consts, carry, jax.tree.map(one, xs))
+  # A norm needs its products again on the way back, and from them the gates
+  # are quick to make again. Without norm the gates alone are needed.
+  kept = ("reduce_sum", "rsqrt")
+  if "reduce_sum" not in str(jaxpr):
+    kept = ("logistic", "tanh")
+  return calls, functools.partial(_keep, kept)
+
+
+def _keep(kept: tuple[str, ...], primitive, *operands, **params) -> bool:
+  """Whether the forward pass keeps a value for the way back.
+
+  Products, and what is named. The rest is quick to do again, and to store and
+  load it takes longer; so is the product with a narrow weight, such as that
+  of pen movements.
+  """
+  if primitive.name == "dot_general":
+    (axes, _), _ = params["dimension_numbers"]
+    return math.prod(operands[0].shape[i] for i in axes) > NARROW
+  return primitive.name in kept
+
+
+class FastScan:
+  """`lax.scan` of a step with the backward pass of this module.
+
+  Its methods pass lists of leaves: of the trees (consts, carry, xs) the
+  floats, which have gradients, and on the side masks, counts and keys.
+  """
+
+  def __init__(self, step, weights, consts, carry, xs, **options: Any):
+    """Plans the scan.
+
+    Args:
+      step: as of `engine.scan`, and so the others.
+      weights: {name: [d_i, n_i]}.
+      consts: a tree of arrays.
+      carry: a tree of arrays.
+      xs: a tree of [t, ...].
+      **options: length, unroll and precision.
+    """
+    self._step = step
+    self._length: int = options["length"]
+    self._unroll: int = options["unroll"]
+    self._matmul = functools.partial(jnp.matmul, precision=options["precision"])
+    self._precision = options["precision"]
+    self._calls, self._policy = plan(step, weights, consts, carry, xs)
+    self._ahead = [c for c in self._calls if c.way == "ahead"]
+    self._late = [c for c in self._calls if c.way == "defer"]
+    # Which output each deferred factor is, one step later; set by tracing.
+    self._shifted: list[Any] = []
+    self._parts = tuple(map(Parts, (consts, carry, xs)))
+
+  def __call__(self, weights, consts, carry, xs) -> tuple[Any, Any]:
+    """The last carry and the outputs."""
+    run: Any = jax.custom_vjp(self._primal)
+    run.defvjp(self._forward, self._backward)
+    trees = list(zip(self._parts, (consts, carry, xs), strict=True))
+    floats = tuple(part.floats(tree) for part, tree in trees)
+    side = tuple(part.side(tree) for part, tree in trees)
+    return run(*jax.tree.map(reverse_only, (weights, floats)), side)
+
+  def _joined(self, floats, side) -> list[Any]:
+    """The trees: consts, carry, xs."""
+    parts = zip(self._parts, floats, side, strict=True)
+    return [part.join(*both) for part, *both in parts]
+
+  def _in_loop(self, weights):
+    return {c.name: weights[c.name] for c in self._calls if c.way == "loop"}
+
+  def _made_ahead(self, weights, xs) -> list[jax.Array]:
+    leaves = jax.tree.leaves(xs)
+    return [
+      self._matmul(leaves[c.source], weights[c.name]) for c in self._ahead
+    ]
+
+  def _taps(self) -> list[jax.Array]:
+    """Zeros, whose gradients are the cotangents of the deferred products."""
+    shapes = [c.product for c in self._late]
+    return [jnp.zeros((self._length, *s.shape), s.dtype) for s in shapes]
+
+  def _through(self, weights, in_loop, trees, done, taps):
+    """The scan itself.
+
+    Args:
+      weights: all, as constants.
+      in_loop: those whose gradients are added up in the loop.
+      trees: consts, carry, xs.
+      done: [t, ...] products made ahead.
+      taps: of `_taps`.
+
+    Returns:
+      The last carry, and the outputs beside those factors of deferred
+      products that are not among them.
+    """
+    consts, carry, xs = trees
+    # A loop reads it faster so on the way back.
+    transposed = {
+      c.name: weights[c.name].T for c in self._calls if c.way != "ahead"
+    }
+
+    def body(carry, t):
+      x, done, taps = t
+      done, taps, order = iter(done), iter(taps), iter(self._calls)
+      factors = []
+
+      def dot(v, name):
+        call = next(order)
+        if call.way == "ahead":
+          return next(done)
+        w_t = transposed[name]
+        if call.way == "loop":
+          none = jnp.zeros(call.product.shape, call.product.dtype)
+          return _tapped(self._precision, v, in_loop[name], w_t, none)
+        factors.append(v)
+        return _tapped(self._precision, v, weights[name], w_t, next(taps))
+
+      new, y = self._step(dot, consts, carry, x)
+      # A factor that is a carry, and is put out too, is stacked already.
+      outs, leaves = jax.tree.leaves(y), jax.tree.leaves(new)
+      self._shifted = [
+        None if c.source is None else _index(outs, leaves[c.source])
+        for c in self._late
+      ]
+      own = [
+        v if k is None else None
+        for v, k in zip(factors, self._shifted, strict=True)
+      ]
+      return new, (y, own)
+
+    return jax.lax.scan(
+      jax.checkpoint(body, policy=self._policy, prevent_cse=False),
+      carry,
+      (xs, done, taps),
+      length=self._length,
+      unroll=self._unroll,
+    )
+
+  def _primal(self, weights, floats, side):
+    """The function, where no gradient is asked for."""
+    trees = self._joined(floats, side)
+    done = self._made_ahead(weights, trees[2])
+    in_loop = self._in_loop(weights)
+    last, (ys, _) = self._through(weights, in_loop, trees, done, self._taps())
+    return last, ys
+
+  def _forward(self, weights, floats, side):
+    """The function, and what `_backward` needs."""
+
+    def f(in_loop, floats, done, taps):
+      trees = self._joined(floats, side)
+      last, (ys, own) = self._through(weights, in_loop, trees, done, taps)
+      return (_floats(last), _floats(ys)), (last, ys, own)
+
+    xs = self._parts[2].join(floats[2], side[2])
+    _, pullback, (last, ys, own) = jax.vjp(
+      f,
+      self._in_loop(weights),
+      floats,
+      self._made_ahead(weights, xs),
+      self._taps(),
+      has_aux=True,
+    )
+    return (last, ys), (weights, floats, side, pullback, ys, own)
+
+  def _backward(self, residuals, cotangents):
+    """The gradients of weights and floats."""
+    weights, floats, side, pullback, ys, own = residuals
+    in_loop, (dconsts, dfirst, dxs), ddone, dtaps = pullback(
+      tuple(map(_floats, cotangents))
+    )
+    found = {
+      name: [in_loop[name]] if name in in_loop else [] for name in weights
+    }
+
+    _, first, xs = map(jax.tree.leaves, self._joined(floats, side))
+    numbers = self._parts[2].numbers()
+    for c, d in zip(self._ahead, ddone, strict=True):
+      found[c.name].append(self._outer(xs[c.source], d))
+      k = numbers[c.source]
+      dx = self._matmul(d, weights[c.name].T)
+      dxs[k] += dx.astype(dxs[k].dtype)
+
+    outs = jax.tree.leaves(ys)
+    for c, k, v, d in zip(self._late, self._shifted, own, dtaps, strict=True):
+      if k is not None:
+        v = jnp.concatenate([first[c.source][None], outs[k][:-1]])
+      found[c.name].append(self._outer(v, d))
+
+    sums = {
+      name: sum(ds[1:], start=ds[0]).astype(weights[name].dtype)
+      if ds
+      else jnp.zeros_like(weights[name])
+      for name, ds in found.items()
+    }
+    return sums, (dconsts, dfirst, dxs), None
+
+  def _outer(self, v: jax.Array, d: jax.Array) -> jax.Array:
+    """[..., d], [..., n] -> [d, n], summed over all cases; float32 or wider."""
+    axes = list(range(v.ndim - 1))
+    wide = jnp.promote_types(jnp.result_type(v, d), jnp.float32)
+    return jnp.tensordot(
+      v,
+      d,
+      axes=(axes, axes),
+      precision=self._precision,
+      preferred_element_type=wide,
+    )
+
+
+class Parts:
+  """How a tree divides into floats, which have gradients, and the rest."""
+
+  def __init__(self, tree: Any):
+    """Looks at the dtypes of the leaves."""
+    leaves, self._structure = jax.tree.flatten(tree)
+    self._float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+
+  def floats(self, tree: Any) -> list[jax.Array]:
+    """The leaves with gradients."""
+    return list(itertools.compress(jax.tree.leaves(tree), self._float))
+
+  def side(self, tree: Any) -> list[jax.Array]:
+    """The other leaves."""
+    other = (not yes for yes in self._float)
+    return list(itertools.compress(jax.tree.leaves(tree), other))
+
+  def numbers(self) -> list[Any]:
+    """Of each leaf, which of the floats it is; None for none."""
+    count = itertools.count()
+    return [next(count) if yes else None for yes in self._float]
+
+  def join(self, floats: list[jax.Array], side: list[jax.Array]) -> Any:
+    """The tree of these leaves."""
+    both = iter(side), iter(floats)
+    leaves = [next(both[yes]) for yes in self._float]
+    return jax.tree.unflatten(self._structure, leaves)
+
+
+def _floats(tree: Any) -> list[jax.Array]:
+  return Parts(tree).floats(tree)
+
+
+def _index(leaves: list[Any], leaf: Any) -> Any:
+  """Which of the leaves this very object is; None for none."""
+  return next((k for k, other in enumerate(leaves) if other is leaf), None)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _tapped(precision, v, w, w_t, tap):
+  """The product v w; where w is held constant, `tap` tells its gradient.
+
+  Args:
+    precision: of the products.
+    v: [..., d] the other factor.
+    w: [d, n] the weight.
+    w_t: [n, d] the same, transposed; a loop reads it faster on the way back.
+    tap: [..., n] of any value; it receives the product's cotangent.
+
+  Returns:
+    [..., n] v w.
+  """
+  return jnp.matmul(v, w, precision=precision)
+
+
+def _tapped_jvp(precision, primals, tangents):
+  v, w, w_t, tap = primals
+  dv, dw, _, dtap = tangents
+  matmul = functools.partial(jnp.matmul, precision=precision)
+  d = jnp.zeros_like(tap)
+  if type(dv) is not SymbolicZero:
+    d += matmul(dv, w_t.T)
+  # The weight varies only where this pass itself is being differentiated.
+  if type(dw) is not SymbolicZero:
+    d += matmul(v, dw)
+  if type(dtap) is not SymbolicZero:
+    d += dtap
+  return matmul(v, w), d
+
+
+_tapped.defjvp(_tapped_jvp, symbolic_zeros=True)
+
+
+# JAX meets forward-mode differentiation of a custom_vjp function with a
+# message that helps nobody here; this identity meets it first. It is linear,
+# and its transpose the identity, so reverse mode passes.
+_ADVICE = 'backward="fast" has no forward mode (jvp); use backward="plain"'
+_reverse_only_p = jex_core.Primitive("reverse_only")
+
+
+def _refuse(*unused, **params):
+  raise TypeError(_ADVICE)
+
+
+_reverse_only_p.def_impl(_refuse)
+_reverse_only_p.def_abstract_eval(lambda a: a)
+ad.deflinear2(_reverse_only_p, lambda cotangent, _: [cotangent])
+batching.defvectorized(_reverse_only_p)
+mlir.register_lowering(_reverse_only_p, _refuse)
+
+
+@jax.custom_jvp
+def reverse_only(a):
+  """`a`, differentiable in reverse mode alone."""
+  return a
+
+
+reverse_only.defjvp(
+  lambda primals, tangents: (primals[0], _reverse_only_p.bind(tangents[0]))
+)
