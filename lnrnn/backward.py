@@ -33,15 +33,23 @@ class Call(NamedTuple):
     way: "loop": within the loop, both ways. "ahead": for all steps at once
       before the loop, its gradients after it. "defer": within the loop, but
       the weight's gradient after it.
-    source: which leaf of the inputs (ahead) or of the carry (defer) is the
-      other factor; None if it is none of them.
+    of_x: which leaf of the inputs is the other factor; None if none is.
+    of_carry: which leaf of the carry it is; None if none is.
+    narrow: whether the weight has few inputs.
     product: shape and dtype of the product.
   """
 
   name: str
   way: str
-  source: Any
+  of_x: Any
+  of_carry: Any
+  narrow: bool
   product: jax.ShapeDtypeStruct
+
+  @property
+  def early(self) -> bool:
+    """Whether it can be made in front of the step, and is worth keeping."""
+    return not self.narrow and (self.of_x, self.of_carry) != (None, None)
 
 
 def plan(
@@ -77,13 +85,12 @@ def plan(
       d, n = weights[name].shape
       many = out.size // n * ROWS_PER_WIDTH * (d + n) >= d * n
       of_x = _index(jax.tree.leaves(x), v)
+      of_carry = _index(jax.tree.leaves(carry), v)
       if on_cpu and (many or d <= NARROW):
-        call = Call(name, "loop", None, out)
-      elif of_x is not None:
-        call = Call(name, "ahead", of_x, out)
+        way = "loop"
       else:
-        call = Call(name, "defer", _index(jax.tree.leaves(carry), v), out)
-      calls.append(call)
+        way = "defer" if of_x is None else "ahead"
+      calls.append(Call(name, way, of_x, of_carry, d <= NARROW, out))
       return jnp.matmul(v, weights[name])
 
     return step(dot, consts, carry, x)
@@ -160,9 +167,7 @@ class FastScan:
 
   def _made_ahead(self, weights, xs) -> list[jax.Array]:
     leaves = jax.tree.leaves(xs)
-    return [
-      self._matmul(leaves[c.source], weights[c.name]) for c in self._ahead
-    ]
+    return [self._matmul(leaves[c.of_x], weights[c.name]) for c in self._ahead]
 
   def _taps(self) -> list[jax.Array]:
     """Zeros, whose gradients are the cotangents of the deferred products."""
@@ -189,27 +194,50 @@ class FastScan:
       c.name: weights[c.name].T for c in self._calls if c.way != "ahead"
     }
 
+    def product(call, v, taps):
+      w_t = transposed[call.name]
+      if call.way == "defer":
+        tap, w = next(taps), weights[call.name]
+      else:
+        tap = jnp.zeros(call.product.shape, call.product.dtype)
+        w = in_loop[call.name]
+      return _tapped(self._precision, v, w, w_t, tap)
+
+    # Told what to keep, JAX copies it. So the products that can be made in
+    # front of the step are: to the step they are inputs, and kept as such.
     def body(carry, t):
       x, done, taps = t
-      done, taps, order = iter(done), iter(taps), iter(self._calls)
+      leaves, x_leaves = jax.tree.leaves(carry), jax.tree.leaves(x)
+      done, taps = iter(done), iter(taps)
+      ready, rest = [], []
+      for call in self._calls:
+        if call.way == "ahead":
+          ready.append(next(done))
+        elif not call.early:
+          ready.append(None)
+          rest += [next(taps)] if call.way == "defer" else []
+        elif call.of_x is not None:
+          ready.append(product(call, x_leaves[call.of_x], taps))
+        else:
+          ready.append(product(call, leaves[call.of_carry], taps))
+      return step(carry, x, ready, rest)
+
+    @functools.partial(jax.checkpoint, policy=self._policy, prevent_cse=False)
+    def step(carry, x, ready, taps):
+      calls, taps = zip(self._calls, ready, strict=True), iter(taps)
       factors = []
 
       def dot(v, name):
-        call = next(order)
-        if call.way == "ahead":
-          return next(done)
-        w_t = transposed[name]
-        if call.way == "loop":
-          none = jnp.zeros(call.product.shape, call.product.dtype)
-          return _tapped(self._precision, v, in_loop[name], w_t, none)
-        factors.append(v)
-        return _tapped(self._precision, v, weights[name], w_t, next(taps))
+        call, value = next(calls)
+        if call.way == "defer":
+          factors.append(v)
+        return product(call, v, taps) if value is None else value
 
       new, y = self._step(dot, consts, carry, x)
       # A factor that is a carry, and is put out too, is stacked already.
       outs, leaves = jax.tree.leaves(y), jax.tree.leaves(new)
       self._shifted = [
-        None if c.source is None else _index(outs, leaves[c.source])
+        None if c.of_carry is None else _index(outs, leaves[c.of_carry])
         for c in self._late
       ]
       own = [
@@ -219,7 +247,7 @@ class FastScan:
       return new, (y, own)
 
     return jax.lax.scan(
-      jax.checkpoint(body, policy=self._policy, prevent_cse=False),
+      body,
       carry,
       (xs, done, taps),
       length=self._length,
@@ -266,15 +294,15 @@ class FastScan:
     _, first, xs = map(jax.tree.leaves, self._joined(floats, side))
     numbers = self._parts[2].numbers()
     for c, d in zip(self._ahead, ddone, strict=True):
-      found[c.name].append(self._outer(xs[c.source], d))
-      k = numbers[c.source]
+      found[c.name].append(self._outer(xs[c.of_x], d))
+      k = numbers[c.of_x]
       dx = self._matmul(d, weights[c.name].T)
       dxs[k] += dx.astype(dxs[k].dtype)
 
     outs = jax.tree.leaves(ys)
     for c, k, v, d in zip(self._late, self._shifted, own, dtaps, strict=True):
       if k is not None:
-        v = jnp.concatenate([first[c.source][None], outs[k][:-1]])
+        v = jnp.concatenate([first[c.of_carry][None], outs[k][:-1]])
       found[c.name].append(self._outer(v, d))
 
     sums = {
@@ -359,7 +387,9 @@ def _tapped_jvp(precision, primals, tangents):
   matmul = functools.partial(jnp.matmul, precision=precision)
   d = jnp.zeros_like(tap)
   if type(dv) is not SymbolicZero:
-    d += matmul(dv, w_t.T)
+    # dv w, written so that its transpose reads `w_t` and no other order.
+    axes = (((dv.ndim - 1,), (1,)), ((), ()))
+    d += jax.lax.dot_general(dv, w_t, axes, precision=precision)
   # The weight varies only where this pass itself is being differentiated.
   if type(dw) is not SymbolicZero:
     d += matmul(v, dw)

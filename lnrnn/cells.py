@@ -282,11 +282,11 @@ def _placed(norm: str | Normaliser, form: str, eps: float):
     names = [f"{site}_{name}" if name else site for name in blocks]
     cuts = _ends(list(blocks.values()))[:-1]
     pieces = jnp.split(a, cuts, axis=-1)
-    gains = jnp.split(affine.gain, cuts)
+    gains = jnp.split(affine.gain, cuts, axis=-1)
     biases = (
       [None] * len(names)
       if affine.bias is None
-      else jnp.split(affine.bias, cuts)
+      else jnp.split(affine.bias, cuts, axis=-1)
     )
     done = [
       normalise(name, piece, Affine(gain, bias))

@@ -170,16 +170,19 @@ class RNN(nn.Module):
     key = jax.random.key(0) if key is None else key
     if self.learned_carry == "none":
       return self.cell.initialize_carry(key, shape)
-    start = lambda: self.cell.initialize_carry(key, shape[len(batch) :])
-    leaves, structure = jax.tree.flatten(start())
+    start = self.cell.initialize_carry(key, shape[len(batch) :])
+    leaves, structure = jax.tree.flatten(start)
+
+    def learned(name, leaf):
+      if self.learned_carry == "h" and not name.startswith("h"):
+        return leaf
+      dtype = getattr(self.cell, "param_dtype", leaf.dtype)
+      value = self.param(f"initial_{name}", lambda _: leaf.astype(dtype))
+      return value.astype(leaf.dtype)
+
     names = self._carry_names(len(leaves))
-    learned = [
-      self.param(f"initial_{name}", lambda _, i=i: jax.tree.leaves(start())[i])
-      if self.learned_carry == "all" or name.startswith("h")
-      else leaf
-      for i, (name, leaf) in enumerate(zip(names, leaves, strict=True))
-    ]
-    wide = [jnp.broadcast_to(a, (*batch, *a.shape)) for a in learned]
+    chosen = map(learned, names, leaves)
+    wide = [jnp.broadcast_to(a, (*batch, *a.shape)) for a in chosen]
     return jax.tree.unflatten(structure, wide)
 
   def _carry_names(self, leaves: int) -> list[str]:
