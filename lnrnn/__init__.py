@@ -1,4 +1,4 @@
-"""Layer normalisation in JAX and Flax: the paper's norms and models.
+"""Layer normalisation in JAX and Flax: the paper's norms, cells and models.
 
 `import lnrnn` needs jax, flax and optax alone.
 """

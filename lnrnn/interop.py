@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import os
 import pathlib
 import re
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 import zipfile
 import zlib
 
@@ -28,7 +28,7 @@ FROM_IFOG = (1, 0, 2, 3)
 FROM_IFGO = (1, 0, 3, 2)
 FROM_RU = (1, 0)
 # What NumPy raises for what it cannot read.
-UNREADABLE = (OSError, ValueError, EOFError, RuntimeError)
+UNREADABLE = (ValueError, EOFError, RuntimeError)
 UNREADABLE += (zipfile.BadZipFile, zlib.error)
 
 
@@ -78,17 +78,22 @@ def from_authors_npz(
       " the weights are in the .npz file"
     )
   try:
-    file = np.load(path, allow_pickle=False)
+    with path.open("rb") as stream, _archive(path, stream) as file:
+      return _read_authors(path, file, prefix, kind)
   except FileNotFoundError as error:
     raise DataError(f"{path}: no such file") from error
   except OSError as error:
     raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _archive(path: pathlib.Path, stream: BinaryIO) -> Any:
+  try:
+    file = np.load(stream, allow_pickle=False)
   except UNREADABLE as error:
     raise DataError(f"{path}: is no .npz file, or is cut short") from error
-  if not isinstance(file, np.lib.npyio.NpzFile):
+  if isinstance(file, np.ndarray):
     raise DataError(f"{path}: is a single array; expected an .npz file")
-  with file:
-    return _read_authors(path, file, prefix, kind)
+  return file
 
 
 def _read_authors(

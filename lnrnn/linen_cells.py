@@ -48,8 +48,10 @@ def _by_gate(init: Initializer, gates: int) -> Initializer:
 
   def draw(key, shape, dtype):
     block = (*shape[:-1], shape[-1] // gates)
-    keys = jax.random.split(key, gates)
-    return jnp.concatenate([init(k, block, dtype) for k in keys], axis=-1)
+    # In float32 at least: there is no orthogonal matrix in half precision.
+    wide = jnp.promote_types(dtype, jnp.float32)
+    drawn = [init(k, block, wide) for k in jax.random.split(key, gates)]
+    return jnp.concatenate(drawn, axis=-1).astype(dtype)
 
   return draw
 

@@ -165,16 +165,21 @@ def batch_moments(
     )
   axes = tuple(range(a.ndim - 1))
   wide = _wide(a)
-  if live is not None:
-    # A `where` in the sum, as 0 * inf is no number.
+  if live is None:
+    average = lambda v: v.mean(axis=axes)
+  else:
+    # Selected, not multiplied: 0 * inf is no number.
     count = jnp.maximum(live.sum(), 1).astype(wide.dtype)
     over = live[..., None]
-    mean = wide.sum(axis=axes, where=over) / count
-    var = jnp.square(wide - mean).sum(axis=axes, where=over) / count
-    return Moments(mean, var)
-  mean = wide.mean(axis=axes)
-  var = jnp.square(wide - mean).mean(axis=axes)
-  return Moments(mean, var * (cases / (cases - 1)) if unbiased else var)
+    average = lambda v: jnp.where(over, v, 0).sum(axis=axes) / count
+    wide = jnp.where(over, wide, 0)
+  mean = average(wide)
+  centred = wide - mean
+  # What a sum of many large numbers has lost comes out here.
+  rest = average(centred)
+  var = average(jnp.square(centred)) - jnp.square(rest)
+  var = jnp.maximum(var, 0) * (cases / (cases - 1) if unbiased else 1)
+  return Moments(mean + rest, var)
 
 
 def running_average(

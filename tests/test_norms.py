@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.test_util import check_grads
 import numpy as np
 import pytest
+from references import central_differences
 
 from lnrnn import norms
 
@@ -203,23 +204,6 @@ def test_layer_norm_of_equal_inputs_is_the_bias(value):
 # --- Derivatives ---
 
 
-def central_differences(f, args, cotangent, step=1e-5):
-  """Gradients of sum(cotangent * f(*args)) by each argument, in NumPy."""
-  gradients = []
-  for i, x in enumerate(args):
-    gradient = np.zeros_like(x)
-    for at in np.ndindex(x.shape):
-
-      def value(change, i=i, x=x, at=at):
-        moved = x.copy()
-        moved[at] += change
-        return (cotangent * f(*args[:i], moved, *args[i + 1 :])).sum()
-
-      gradient[at] = (value(step) - value(-step)) / (2 * step)
-    gradients.append(gradient)
-  return gradients
-
-
 @every_op
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 4)], ids=str)
 def test_gradients_are_the_finite_differences_of_numpy(op, shape, x64):
@@ -240,6 +224,46 @@ def test_second_derivatives_are_finite_differences_of_the_first(op, x64):
   check_grads(
     jax.jit(op.fn), args, order=2, modes=["rev"], atol=1e-4, rtol=1e-4
   )
+
+
+@every_op
+def test_forward_mode_is_the_finite_difference_along_a_direction(op, x64):
+  args = draw(op, (4, 5))
+  along = draw(op, (4, 5), seed=1)
+  sides = (
+    op.reference(*(x + t * d for x, d in zip(args, along, strict=True)))
+    for t in (1e-5, -1e-5)
+  )
+  expected = (next(sides) - next(sides)) / 2e-5
+  y, got = jax.jvp(op.fn, *(tuple(map(jnp.asarray, v)) for v in (args, along)))
+  np.testing.assert_allclose(y, op.reference(*args), rtol=1e-12)
+  np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8)
+  assert np.abs(expected).max() > 1e-2
+
+
+@every_op
+def test_forward_over_reverse_is_reverse_over_reverse(op, x64):
+  """A Hessian times a vector, both ways; the test above holds the second."""
+  first, *rest = map(jnp.asarray, draw(op, (3, 4)))
+  along, *_ = map(jnp.asarray, draw(op, (3, 4), seed=1))
+  slope = jax.grad(
+    lambda a: (op.fn(a, *rest) ** 3 @ jnp.arange(1.0, 5.0)).sum()
+  )
+  forward = jax.jit(lambda a: jax.jvp(slope, (a,), (along,))[1])(first)
+  reverse = jax.jit(jax.grad(lambda a: (slope(a) * along).sum()))(first)
+  np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-10)
+  assert np.abs(reverse).max() > 1e-2
+
+
+@pytest.mark.parametrize("op", ["layer", "rms", "batch"])
+def test_a_bias_that_is_none_is_zero(op, x64):
+  op = OPS[op]
+  a, gain, cotangent = (jnp.asarray(draw(op, (4, 5), s)[0]) for s in range(3))
+  y, vjp = jax.vjp(lambda a, g: op.fn(a, g, None), a, gain[0])
+  expected, with_zero = jax.vjp(op.fn, a, gain[0], jnp.zeros(5))
+  np.testing.assert_array_equal(y, expected)
+  for got, want in zip(vjp(cotangent), with_zero(cotangent)[:2], strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 @every_op
@@ -498,6 +522,16 @@ def test_the_averages_are_a_mean_and_later_exponential(unbiased):
   assert [int(stats["seen"]) for stats in history] == list(range(1, 10))
 
 
+def test_an_average_weighs_each_minibatch_alike_until_momentum_takes_over():
+  old, new = jnp.full((4, 2), 8.0), jnp.full((4, 2), 4.0)
+  seen = jnp.array([[1], [2], [4], [100]])  # Of each row by itself.
+  got = norms.running_average(old, new, seen, 0.75)
+  np.testing.assert_allclose(got, np.repeat([[4], [6], [7], [7]], 2, axis=1))
+  got = norms.running_average(old, new, jnp.array(10), 0)  # The last alone.
+  np.testing.assert_array_equal(got, new)
+  assert got.dtype == jnp.float32
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-2, 1e-4, 1e4])
 def test_the_first_averages_are_the_moments_at_any_scale(scale):
   batches = minibatches(1, scale)
@@ -553,6 +587,54 @@ def test_every_axis_but_the_last_counts_cases():
   flat = norms.batch_moments(jnp.asarray(a.reshape(24, 3)))
   np.testing.assert_allclose(moments.mean, flat.mean, rtol=1e-5)
   np.testing.assert_allclose(moments.var, flat.var, rtol=1e-5)
+
+
+LIVE = np.array([[1, 0, 1], [1, 1, 0]], bool)
+
+
+@pytest.mark.parametrize("padding", [0, 1e4, np.nan, np.inf])
+def test_moments_are_those_of_the_live_cases(padding):
+  a = np.random.default_rng(0).normal(0.7, 1.8, (2, 3, 4))
+  kept = a[LIVE]
+  a[~LIVE] = padding
+  moments = jax.jit(lambda a, live: norms.batch_moments(a, live=live))(
+    jnp.asarray(a, jnp.float32), jnp.asarray(LIVE)
+  )
+  assert moments.mean.dtype == moments.var.dtype == jnp.float32
+  np.testing.assert_allclose(moments.mean, kept.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(moments.var, kept.var(0), rtol=1e-5)
+
+
+def test_moments_of_all_cases_and_of_none():
+  a = jnp.asarray(minibatches(4))
+  every = norms.batch_moments(a, live=jnp.ones((4, 6), bool))
+  expected = norms.batch_moments(a)
+  np.testing.assert_allclose(every.mean, expected.mean, rtol=1e-6)
+  np.testing.assert_allclose(every.var, expected.var, rtol=1e-6)
+  none = norms.batch_moments(a, live=jnp.zeros((4, 6), bool))
+  np.testing.assert_array_equal(none, np.zeros((2, 3)))
+  half = norms.batch_moments(
+    jnp.full((300, 2), 256, jnp.bfloat16), live=jnp.ones(300, bool)
+  )
+  np.testing.assert_array_equal(half.mean, [256, 256])
+
+
+def test_only_live_cases_have_a_gradient_through_their_moments(x64):
+  a = np.random.default_rng(0).normal(0.7, 1.8, (2, 3, 4))
+  cotangent = np.random.default_rng(1).normal(size=(2, 4))
+
+  def reference(a):
+    return np.stack([a[LIVE].mean(0), a[LIVE].var(0)])
+
+  (expected,) = central_differences(reference, [a], cotangent)
+  _, vjp = jax.vjp(
+    lambda a: jnp.stack(norms.batch_moments(a, live=jnp.asarray(LIVE))),
+    jnp.asarray(a),
+  )
+  (got,) = vjp(jnp.asarray(cotangent))
+  np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9)
+  assert np.abs(expected[LIVE]).min() > 1e-3
+  np.testing.assert_array_equal(got[~LIVE], 0)
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (0, 3), (1, 1, 3), (3,)], ids=str)
