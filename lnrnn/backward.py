@@ -13,6 +13,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core as jex_core
 from jax.interpreters import ad, batching, mlir
@@ -63,8 +64,9 @@ def plan(
 
   To add to a weight's gradient in the loop, every step reads and writes all
   of that gradient; to leave it for later, every step writes its rows of both
-  factors. So few rows are left for later, and many are not. On a GPU each
-  operation of the loop costs a launch, so there it is always later.
+  factors. So few rows are left for later, and many are not. On a GPU, where
+  each operation of the loop costs a launch, it is always later; that was not
+  measured yet.
 
   Args:
     step: as of `engine.scan`, and so the others.
@@ -75,11 +77,14 @@ def plan(
 
   Returns:
     The calls, in their order, and a policy for `jax.checkpoint`.
+
+  Raises:
+    ValueError: the step takes a traced array from an enclosing scope.
   """
   on_cpu = jax.default_backend() == "cpu"
   calls = []
 
-  def trace(consts, carry, x):
+  def trace(weights, consts, carry, x):
     def dot(v, name):
       out = jax.eval_shape(jnp.matmul, v, weights[name])
       d, n = weights[name].shape
@@ -96,7 +101,13 @@ def plan(
     return step(dot, consts, carry, x)
 
   one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-  jaxpr = jax.make_jaxpr(trace)(consts, carry, jax.tree.map(one, xs))
+  jaxpr = jax.make_jaxpr(trace)(weights, consts, carry, jax.tree.map(one, xs))
+  for outer in jaxpr.consts:
+    if isinstance(outer, Tracer) and _is_float(outer):
+      raise ValueError(
+        f"the step takes an array of shape {outer.shape} from an enclosing"
+        " scope, and would lose its gradient: pass it in `consts`"
+      )
   # A norm needs its products again on the way back, and from them the gates
   # are quick to make again. Without norm the gates alone are needed.
   kept = ("reduce_sum", "rsqrt")
@@ -125,7 +136,9 @@ class FastScan:
   floats, which have gradients, and on the side masks, counts and keys.
   """
 
-  def __init__(self, step, weights, consts, carry, xs, **options: Any):
+  def __init__(
+    self, step, weights, consts, carry, xs, *, length, unroll, precision
+  ):
     """Plans the scan.
 
     Args:
@@ -134,13 +147,13 @@ class FastScan:
       consts: a tree of arrays.
       carry: a tree of arrays.
       xs: a tree of [t, ...].
-      **options: length, unroll and precision.
+      length: likewise.
+      unroll: likewise.
+      precision: likewise.
     """
     self._step = step
-    self._length: int = options["length"]
-    self._unroll: int = options["unroll"]
-    self._matmul = functools.partial(jnp.matmul, precision=options["precision"])
-    self._precision = options["precision"]
+    self._length, self._unroll, self._precision = length, unroll, precision
+    self._matmul = functools.partial(jnp.matmul, precision=precision)
     self._calls, self._policy = plan(step, weights, consts, carry, xs)
     self._ahead = [c for c in self._calls if c.way == "ahead"]
     self._late = [c for c in self._calls if c.way == "defer"]
@@ -302,7 +315,7 @@ class FastScan:
     outs = jax.tree.leaves(ys)
     for c, k, v, d in zip(self._late, self._shifted, own, dtaps, strict=True):
       if k is not None:
-        v = jnp.concatenate([first[c.of_carry][None], outs[k][:-1]])
+        v = jnp.concatenate([first[c.of_carry][None], outs[k]])[:-1]
       found[c.name].append(self._outer(v, d))
 
     sums = {
@@ -332,7 +345,7 @@ class Parts:
   def __init__(self, tree: Any):
     """Looks at the dtypes of the leaves."""
     leaves, self._structure = jax.tree.flatten(tree)
-    self._float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    self._float = list(map(_is_float, leaves))
 
   def floats(self, tree: Any) -> list[jax.Array]:
     """The leaves with gradients."""
@@ -353,6 +366,10 @@ class Parts:
     both = iter(side), iter(floats)
     leaves = [next(both[yes]) for yes in self._float]
     return jax.tree.unflatten(self._structure, leaves)
+
+
+def _is_float(leaf: Any) -> bool:
+  return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _floats(tree: Any) -> list[jax.Array]:

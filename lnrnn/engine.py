@@ -89,13 +89,18 @@ def scan(
     The last carry and the outputs, each [t, ...].
 
   Raises:
-    ValueError: for an unknown `backward` or a negative `remat_steps`.
+    ValueError: for an unknown `backward`, a negative `remat_steps`, a weight
+      that is no matrix, or ("fast") a step that takes a traced array from an
+      enclosing scope.
     TypeError: "fast" is differentiated in forward mode.
   """
   if backward not in BACKWARD:
     raise ValueError(f"backward={backward!r}: {choices(backward, BACKWARD)}")
   if remat_steps < 0:
     raise ValueError(f"remat_steps={remat_steps} is negative")
+  for name, w in weights.items():
+    if jnp.ndim(w) != 2:
+      raise ValueError(f"weights[{name!r}] of shape {w.shape} is not [d, n]")
   weights, consts, carry, xs = jax.tree.map(
     jnp.asarray, (dict(weights), consts, carry, xs)
   )
