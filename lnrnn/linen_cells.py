@@ -116,6 +116,7 @@ class _Cell(nn.RNNCellBase):
         )
     super().__post_init__()
 
+  @nn.nowrap
   def _forms(self) -> tuple[str, ...]:
     return FORMS_OF[self.norm]
 
@@ -345,6 +346,7 @@ class GRUCell(_Cell):
   Source: Ba et al. 2016, supplement, eqs. (26)-(28).
   """
 
+  @nn.nowrap
   def _forms(self) -> tuple[str, ...]:
     return tuple(f for f in FORMS_OF[self.norm] if f != "cell")
 

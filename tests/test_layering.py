@@ -14,7 +14,7 @@ import sys
 import pytest
 
 CHAIN = ("kernels", "norms", "backward", "engine", "cells", "linen_cells")
-CHAIN += ("recurrent_bn", "rnn", "models")
+CHAIN += ("interop", "recurrent_bn", "rnn", "models")
 ASIDE = ("losses", "metrics", "data", "training", "plotting", "report")
 ASIDE += ("claims",)
 BARE = {"jax", "flax", "optax", "numpy"}  # all that `import lnrnn` may need
