@@ -309,8 +309,9 @@ class FastScan:
     for c, d in zip(self._ahead, ddone, strict=True):
       found[c.name].append(self._outer(xs[c.of_x], d))
       k = numbers[c.of_x]
-      dx = self._matmul(d, weights[c.name].T)
-      dxs[k] += dx.astype(dxs[k].dtype)
+      if k is not None:
+        dx = self._matmul(d, weights[c.name].T)
+        dxs[k] += dx.astype(dxs[k].dtype)
 
     outs = jax.tree.leaves(ys)
     for c, k, v, d in zip(self._late, self._shifted, own, dtaps, strict=True):

@@ -71,8 +71,8 @@ def scan(
   Args:
     step: `step(dot, consts, carry, x) -> (carry, y)`. It multiplies by the
       weights through `dot(v, name)` alone, as often as it likes and with any
-      v, such as one that depends on the state; the order of its calls must
-      not change from step to step.
+      v, such as one that depends on the state. It calls `dot` itself, not
+      from within a `jax.vmap` or `jax.jit` of its own.
     weights: {name: [d_i, n_i]}.
     consts: a tree of arrays; what else the step needs with a gradient.
     carry: the initial carry, a tree of arrays.
@@ -90,8 +90,8 @@ def scan(
 
   Raises:
     ValueError: for an unknown `backward`, a negative `remat_steps`, a weight
-      that is no matrix, or ("fast") a step that takes a traced array from an
-      enclosing scope.
+      that is no matrix, neither `xs` nor `length`, or ("fast") a step that
+      takes a traced array from an enclosing scope.
     TypeError: "fast" is differentiated in forward mode.
   """
   if backward not in BACKWARD:
@@ -105,6 +105,8 @@ def scan(
     jnp.asarray, (dict(weights), consts, carry, xs)
   )
   if length is None:
+    if not jax.tree.leaves(xs):
+      raise ValueError("without `xs`, `length` must say how many steps to run")
     length = len(jax.tree.leaves(xs)[0])
   options = {"unroll": unroll, "precision": precision}
 

@@ -199,7 +199,7 @@ def running_average(
   Returns:
     The average of `seen` minibatches, in the dtype of `old`.
   """
-  weight = jnp.maximum(1 - momentum, 1 / seen).astype(old.dtype)
+  weight = jnp.maximum(1 - momentum, 1 / seen.astype(old.dtype))
   return (1 - weight) * old + weight * new
 
 

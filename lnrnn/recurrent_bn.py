@@ -164,7 +164,8 @@ class StepStatistics(nn.Module):
       counts: [t] booleans of the steps that count.
     """
     t = len(counts)
-    seen = self.seen.value.at[:t].add(counts.astype(jnp.int32))
+    # A restored checkpoint may hold NumPy arrays.
+    seen = jnp.asarray(self.seen.value).at[:t].add(counts.astype(jnp.int32))
     self.seen.value = seen
 
     def take(variable, new):
@@ -173,7 +174,7 @@ class StepStatistics(nn.Module):
       times = jnp.maximum(seen[:t, None], 1)
       new = norms.running_average(old, new, times, self.momentum)
       kept = jnp.where(counts[:, None], new, old)
-      variable.value = variable.value.at[:t].set(kept)
+      variable.value = jnp.asarray(variable.value).at[:t].set(kept)
 
     for site, moments in found.items():
       take(self.means[site], moments.mean)

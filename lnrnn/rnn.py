@@ -145,7 +145,7 @@ class RNN(nn.Module):
       steps = jnp.arange(len(x)).reshape(-1, *(1 for _ in batch))
       live = steps < seq_lengths
       # Padding comes out first, as its NaN times a zero gradient is a NaN.
-      x = engine.select(live, x, jnp.zeros_like(x))
+      x = _without_padding(x, live)
 
     def flip(a):
       return flip_sequences(a, seq_lengths, len(batch), time_major=True)
@@ -157,19 +157,15 @@ class RNN(nn.Module):
       carry, y = self._run(carry, x, live, train)
     else:
       carry, y = self._scan(carry, x, live)
-    if live is not None:
-      y = jax.tree.map(lambda a: engine.select(live, a, jnp.zeros_like(a)), y)
     if reverse and keep_order:
       y = jax.tree.map(flip, y)
     y = jax.tree.map(lambda a: jnp.moveaxis(a, 0, time_axis), y)
     return (carry, y) if return_carry else y
 
   def _initial_carry(self, given, key, shape, batch):
-    if given is not None:
-      return given
     key = jax.random.key(0) if key is None else key
     if self.learned_carry == "none":
-      return self.cell.initialize_carry(key, shape)
+      return self.cell.initialize_carry(key, shape) if given is None else given
     start = self.cell.initialize_carry(key, shape[len(batch) :])
     leaves, structure = jax.tree.flatten(start)
 
@@ -181,7 +177,9 @@ class RNN(nn.Module):
       return value.astype(leaf.dtype)
 
     names = self._carry_names(len(leaves))
-    chosen = map(learned, names, leaves)
+    chosen = list(map(learned, names, leaves))
+    if given is not None:
+      return given
     wide = [jnp.broadcast_to(a, (*batch, *a.shape)) for a in chosen]
     return jax.tree.unflatten(structure, wide)
 
@@ -214,6 +212,7 @@ class RNN(nn.Module):
       else:
         step = engine.masked(layer.step)
         last, x = self._engine(step, layer, layer.consts, first, (x, live))
+      x = _without_padding(x, live)
       lasts.append(last)
     return lasts[0] if len(layers) == 1 else tuple(lasts), x
 
@@ -293,7 +292,15 @@ class RNN(nn.Module):
       variable_carry=self.variable_carry,
       split_rngs=self.split_rngs,
     )
-    return scan(self.cell, carry, (x, live))
+    carry, y = scan(self.cell, carry, (x, live))
+    return carry, _without_padding(y, live)
+
+
+def _without_padding(y: Any, live: jax.Array | None) -> Any:
+  """Outputs [t, *b, ...] with zeros where a sequence is finished."""
+  if live is None:
+    return y
+  return engine.select(live, y, jax.tree.map(jnp.zeros_like, y))
 
 
 def _masked_with_moments(step):
