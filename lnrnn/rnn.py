@@ -12,6 +12,7 @@ from typing import Any
 from flax import linen as nn
 from flax.linen.recurrent import flip_sequences
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 
 from lnrnn import engine, recurrent_bn
@@ -116,8 +117,9 @@ class RNN(nn.Module):
       in a pair after the last carry if `return_carry`.
 
     Raises:
-      ValueError: shapes that do not fit; batch norm without `t_max`, or
-        trained on more steps.
+      ValueError: shapes that do not fit; lengths below 0 or above t, where
+        they are known (under `jax.jit` they count as 0 and t); batch norm
+        without `t_max`, or trained on more steps.
     """
     pick = lambda given, own: own if given is None else given
     return_carry = pick(return_carry, self.return_carry)
@@ -142,6 +144,9 @@ class RNN(nn.Module):
           f"RNN: seq_lengths of shape {seq_lengths.shape}; the inputs"
           f" {inputs.shape} ask for {batch}"
         )
+      if not isinstance(seq_lengths, Tracer):
+        _check_lengths(seq_lengths, len(x))
+      seq_lengths = jnp.clip(seq_lengths, 0, len(x))
       steps = jnp.arange(len(x)).reshape(-1, *(1 for _ in batch))
       live = steps < seq_lengths
       # Padding comes out first, as its NaN times a zero gradient is a NaN.
@@ -294,6 +299,15 @@ class RNN(nn.Module):
     )
     carry, y = scan(self.cell, carry, (x, live))
     return carry, _without_padding(y, live)
+
+
+def _check_lengths(seq_lengths: jax.Array, t: int) -> None:
+  """Refuses lengths that no sequence of t steps has."""
+  low, high = (int(f(seq_lengths, initial=0)) for f in (jnp.min, jnp.max))
+  if low < 0 or high > t:
+    raise ValueError(
+      f"RNN: seq_lengths from {low} to {high}; the inputs have {t} steps"
+    )
 
 
 def _without_padding(y: Any, live: jax.Array | None) -> Any:

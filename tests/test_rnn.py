@@ -606,3 +606,21 @@ def test_inputs_without_time_are_refused():
   with pytest.raises(ValueError, match="have no time axis") as fault:
     shapes_of(lnrnn.RNN(lnrnn.LSTMCell(H)), draw(2))
   assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("wrong", [-1, 5])
+def test_a_length_that_no_sequence_has_is_refused(wrong):
+  layer = lnrnn.RNN(lnrnn.LSTMCell(3))
+  x = jnp.ones((2, 4, 2))
+  variables = layer.init(jax.random.key(0), x)
+  line = r"seq_lengths from -?\d to \d; the inputs have 4 steps"
+  with pytest.raises(ValueError, match=line):
+    layer.apply(variables, x, seq_lengths=jnp.array([wrong, 2]))
+
+
+def test_lengths_not_known_yet_count_up_to_the_steps_there_are():
+  layer = lnrnn.RNN(lnrnn.LSTMCell(3), reverse=True)
+  x = jax.random.normal(jax.random.key(1), (2, 4, 2))
+  variables = layer.init(jax.random.key(0), x)
+  run = jax.jit(lambda n: layer.apply(variables, x, seq_lengths=n))
+  np.testing.assert_array_equal(run(jnp.array([-1, 9])), run(jnp.array([0, 4])))
