@@ -14,6 +14,7 @@ from flax.linen.recurrent import flip_sequences
 import jax
 from jax.core import Tracer
 import jax.numpy as jnp
+import numpy as np
 
 from lnrnn import engine, recurrent_bn
 from lnrnn.errors import choices
@@ -303,7 +304,8 @@ class RNN(nn.Module):
 
 def _check_lengths(seq_lengths: jax.Array, t: int) -> None:
   """Refuses lengths that no sequence of t steps has."""
-  low, high = (int(f(seq_lengths, initial=0)) for f in (jnp.min, jnp.max))
+  known = np.asarray(seq_lengths)  # Under jit, jnp would trace a constant.
+  low, high = known.min(initial=0), known.max(initial=0)
   if low < 0 or high > t:
     raise ValueError(
       f"RNN: seq_lengths from {low} to {high}; the inputs have {t} steps"
