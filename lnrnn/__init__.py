@@ -3,6 +3,7 @@
 `import lnrnn` needs jax, flax and optax alone.
 """
 
+from lnrnn.cells import GRUParams, LSTMParams
 from lnrnn.linen_cells import GRUCell, LSTMCell
 from lnrnn.norms import (
   Affine,
@@ -25,7 +26,9 @@ __all__ = [
   "BatchNorm",
   "Bidirectional",
   "GRUCell",
+  "GRUParams",
   "LSTMCell",
+  "LSTMParams",
   "LayerNorm",
   "RMSNorm",
   "RNN",

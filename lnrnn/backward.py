@@ -88,10 +88,12 @@ def plan(
     def dot(v, name):
       out = jax.eval_shape(jnp.matmul, v, weights[name])
       d, n = weights[name].shape
+      # In the loop the sum has the weight's dtype, too short in half precision.
+      wide = jnp.finfo(weights[name].dtype).bits >= 32
       many = out.size // n * ROWS_PER_WIDTH * (d + n) >= d * n
       of_x = _index(jax.tree.leaves(x), v)
       of_carry = _index(jax.tree.leaves(carry), v)
-      if on_cpu and (many or d <= NARROW):
+      if on_cpu and wide and (many or d <= NARROW):
         way = "loop"
       else:
         way = "defer" if of_x is None else "ahead"

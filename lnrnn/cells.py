@@ -128,7 +128,8 @@ def lstm_update(
     carry: (c, h), [..., h] each. c is carried on as it is, never normalised.
     x_in: [..., 4h] x W_x.
     h_in: [..., 4h] h W_h.
-    norm: "layer", "rms" or a `Normaliser`.
+    norm: "layer", "rms" or a `Normaliser`; "none" and "weight" leave all
+      normalisers out.
     form: one of `FORMS`.
     eps: of layer and RMS norm, in squared units of the summed inputs.
 
@@ -220,7 +221,8 @@ def gru_update(
     h: [..., h] the carry.
     x_in: [..., 3h] x W_x.
     h_in: [..., 3h] h W_h.
-    norm: "layer", "rms" or a `Normaliser`.
+    norm: "layer", "rms" or a `Normaliser`; "none" and "weight" leave all
+      normalisers out.
     form: one of `FORMS` but "cell", as a GRU has none.
     eps: of layer and RMS norm, in squared units of the summed inputs.
 
@@ -274,10 +276,12 @@ def _placed(norm: str | Normaliser, form: str, eps: float):
   """normed(site, a, affine, blocks): the norm, block of columns by block."""
   if form not in FORMS:
     raise ValueError(f"form={form!r}: {choices(form, tuple(FORMS))}")
+  if norm in ("none", "weight"):  # Weight norm has done its work in w_x, w_h.
+    return lambda site, a, affine, blocks: a
   normalise = normaliser(norm, eps) if isinstance(norm, str) else norm
 
   def normed(site, a, affine, blocks):
-    if affine is None:
+    if affine is None or (form == "cell" and site != "c"):
       return a
     names = [f"{site}_{name}" if name else site for name in blocks]
     cuts = _ends(list(blocks.values()))[:-1]

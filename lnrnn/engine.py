@@ -72,7 +72,7 @@ def scan(
     step: `step(dot, consts, carry, x) -> (carry, y)`. It multiplies by the
       weights through `dot(v, name)` alone, as often as it likes and with any
       v, such as one that depends on the state. It calls `dot` itself, not
-      from within a `jax.vmap` or `jax.jit` of its own.
+      from within a `jax.vmap`, `jit`, `cond`, `scan` or `checkpoint`.
     weights: {name: [d_i, n_i]}.
     consts: a tree of arrays; what else the step needs with a gradient.
     carry: the initial carry, a tree of arrays.

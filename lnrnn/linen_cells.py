@@ -109,9 +109,12 @@ class _Cell(nn.RNNCellBase):
       )
     low = 1 if self.norm in ("none", "weight", "batch") else 2
     for name, least in (("features", low), ("layers", 1)):
-      if not getattr(self, name) >= least:
+      value = getattr(self, name)
+      if not isinstance(value, int):
+        raise ValueError(f"{kind}: {name}={value!r} is not an integer")
+      if value < least:
         raise ValueError(
-          f"{kind}: {name}={getattr(self, name)} is below {least}"
+          f"{kind}: {name}={value} is below {least}"
           + (", the least that can be normalised" if least == 2 else "")
         )
     super().__post_init__()
@@ -169,9 +172,6 @@ class _Cell(nn.RNNCellBase):
     )
     return ln_x, self._affine("ln_h", width, bias=bias)
 
-  def _compute_dtype(self, *arrays) -> Any:
-    return self.dtype or jnp.result_type(*arrays, jnp.bfloat16)
-
   def _batch_norm_needs_rnn(self):
     if self.norm == "batch":
       raise ValueError(
@@ -212,7 +212,7 @@ class _Cell(nn.RNNCellBase):
     return [self._recurrence(p) for p in self._params(d)]
 
   def _recurrence(self, p) -> engine.Recurrence:
-    dtype = self._compute_dtype(p.w_x)
+    dtype = self.dtype or p.w_x.dtype
     norm = self.norm if self.norm in ("layer", "rms") else "layer"
 
     def normalised(normalise: Any) -> engine.Step:
@@ -298,6 +298,7 @@ class LSTMCell(_Cell):
     ln_x, ln_h = self._terms(4 * h)
     return cells.LSTMParams(w_x, w_h, b, ln_x, ln_h, self._affine("ln_c", h))
 
+  @nn.nowrap
   def _merged(self, p: cells.LSTMParams) -> cells.LSTMParams:
     """The same cell with its three biases added up, once for all steps."""
     if self.form == "authors" or p.ln_x is None or p.ln_h is None:
@@ -307,9 +308,11 @@ class LSTMCell(_Cell):
     ln_x, ln_h = (a._replace(bias=None) for a in (p.ln_x, p.ln_h))
     return p._replace(b=b, ln_x=ln_x, ln_h=ln_h)
 
+  @nn.nowrap
   def _update(self) -> Callable[..., Any]:
     return cells.lstm_update
 
+  @nn.nowrap
   def _sites(self) -> dict[str, int]:
     wide = {"x": 4 * self.features, "h": 4 * self.features}
     if self.form == "sum":
@@ -360,12 +363,15 @@ class GRUCell(_Cell):
       b = self.param("b", self.bias_init, (3 * h,), self.param_dtype)
     return cells.GRUParams(w_x, w_h, b, ln_x, ln_h)
 
+  @nn.nowrap
   def _merged(self, p: cells.GRUParams) -> cells.GRUParams:
     return p  # b is zero where ln_x has a bias, and inside the norm else.
 
+  @nn.nowrap
   def _update(self) -> Callable[..., Any]:
     return cells.gru_update
 
+  @nn.nowrap
   def _sites(self) -> dict[str, int]:
     h = self.features
     terms = ("h",) if self.form == "sum" else ("x", "h")

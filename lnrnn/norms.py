@@ -83,8 +83,9 @@ def _standardised_jvp(eps, centre, primals, tangents):
 
 
 def _affine_of(n, gain, bias, dtype) -> jax.Array:
-  y = n * gain
-  return (y if bias is None else y + bias).astype(dtype)
+  """Applies gain and bias; in `dtype`, unless that has integers alone."""
+  y = n * gain if bias is None else n * gain + bias
+  return y.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else y
 
 
 def layer_norm(

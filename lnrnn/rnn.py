@@ -7,6 +7,7 @@ statistics here, and the initial state can be learned.
 """
 
 from collections.abc import Callable, Mapping
+import contextlib
 from typing import Any
 
 from flax import linen as nn
@@ -32,7 +33,8 @@ class RNN(nn.Module):
   Attributes:
     cell: one of ours, any with a method `recurrences` (see
       `lnrnn.engine.Recurrence`), or another `nn.RNNCellBase`, which is run
-      by a plain scan.
+      by a plain scan. So is a subclass or a lifted class (`nn.remat`,
+      `nn.vmap`) of ours that has a `__call__` of its own.
     time_major, return_carry, reverse, keep_order, unroll: as of
       `flax.linen.RNN`.
     variable_axes, variable_broadcast, variable_carry, split_rngs: as of
@@ -82,6 +84,14 @@ class RNN(nn.Module):
       value = getattr(self, name)
       if value not in allowed:
         raise ValueError(f"RNN: {name}={value!r}: {choices(value, allowed)}")
+    if isinstance(self.cell, type):
+      raise ValueError(f"RNN: cell={self.cell.__name__} is a class; call it")
+    if self.t_max is not None and not (
+      isinstance(self.t_max, int) and self.t_max > 0
+    ):
+      raise ValueError(f"RNN: t_max={self.t_max!r} is not 1 or more steps")
+    if not 0 <= self.bn_momentum < 1:
+      raise ValueError(f"RNN: bn_momentum={self.bn_momentum} is not in [0, 1)")
     super().__post_init__()
 
   @nn.compact
@@ -147,7 +157,11 @@ class RNN(nn.Module):
         )
       if not isinstance(seq_lengths, Tracer):
         _check_lengths(seq_lengths, len(x))
-      seq_lengths = jnp.clip(seq_lengths, 0, len(x))
+      if not jnp.issubdtype(seq_lengths.dtype, jnp.integer):
+        raise ValueError(
+          f"RNN: seq_lengths of dtype {seq_lengths.dtype}; they are integers"
+        )
+      seq_lengths = jnp.clip(seq_lengths.astype(jnp.int32), 0, len(x))
       steps = jnp.arange(len(x)).reshape(-1, *(1 for _ in batch))
       live = steps < seq_lengths
       # Padding comes out first, as its NaN times a zero gradient is a NaN.
@@ -159,7 +173,7 @@ class RNN(nn.Module):
     if reverse:
       x = flip(x)
     carry = self._initial_carry(initial_carry, init_key, x.shape[1:], batch)
-    if hasattr(self.cell, "recurrences"):
+    if _on_engine(self.cell):
       carry, y = self._run(carry, x, live, train)
     else:
       carry, y = self._scan(carry, x, live)
@@ -170,20 +184,26 @@ class RNN(nn.Module):
 
   def _initial_carry(self, given, key, shape, batch):
     key = jax.random.key(0) if key is None else key
+    start = lambda key, shape: self.cell.initialize_carry(key, shape)
+    if given is not None and _on_engine(self.cell):
+      # A cell that is always given its carry need not know how to start.
+      with contextlib.suppress(NotImplementedError):
+        wanted = jax.eval_shape(lambda: start(key, shape))
+        given = _checked_carry(given, wanted)
     if self.learned_carry == "none":
-      return self.cell.initialize_carry(key, shape) if given is None else given
-    start = self.cell.initialize_carry(key, shape[len(batch) :])
-    leaves, structure = jax.tree.flatten(start)
+      return start(key, shape) if given is None else given
+    one = shape[len(batch) :]
+    leaves, structure = jax.tree.flatten(start(key, one))
 
-    def learned(name, leaf):
+    def learned(i, name):
       if self.learned_carry == "h" and not name.startswith("h"):
-        return leaf
-      dtype = getattr(self.cell, "param_dtype", leaf.dtype)
-      value = self.param(f"initial_{name}", lambda _: leaf.astype(dtype))
-      return value.astype(leaf.dtype)
+        return leaves[i]
+      dtype = getattr(self.cell, "param_dtype", leaves[i].dtype)
+      draw = lambda key: jax.tree.leaves(start(key, one))[i].astype(dtype)
+      return self.param(f"initial_{name}", draw).astype(leaves[i].dtype)
 
     names = self._carry_names(len(leaves))
-    chosen = list(map(learned, names, leaves))
+    chosen = [learned(i, name) for i, name in enumerate(names)]
     if given is not None:
       return given
     wide = [jnp.broadcast_to(a, (*batch, *a.shape)) for a in chosen]
@@ -300,6 +320,35 @@ class RNN(nn.Module):
     )
     carry, y = scan(self.cell, carry, (x, live))
     return carry, _without_padding(y, live)
+
+
+def _on_engine(cell: nn.Module) -> bool:
+  """Whether `recurrences` tells what the cell does.
+
+  Not where a subclass or a lifted class has a `__call__` of its own.
+  """
+  for kind in type(cell).__mro__:
+    if "recurrences" in vars(kind):
+      return True
+    if "__call__" in vars(kind):
+      return False
+  return False
+
+
+def _checked_carry(given: Any, template: Any) -> Any:
+  """The carry, if it has the cell's shapes; whole numbers become fractions."""
+  kind = lambda tree: jax.tree.map(lambda a: tuple(jnp.shape(a)), tree)
+  if kind(given) != kind(template):
+    raise ValueError(
+      f"RNN: initial_carry of shapes {kind(given)}; the cell and the inputs"
+      f" ask for {kind(template)}"
+    )
+
+  def cast(a, b):
+    a = jnp.asarray(a)
+    return a if jnp.issubdtype(a.dtype, jnp.inexact) else a.astype(b.dtype)
+
+  return jax.tree.map(cast, given, template)
 
 
 def _check_lengths(seq_lengths: jax.Array, t: int) -> None:

@@ -570,3 +570,20 @@ def test_a_gru_has_no_cell_to_normalise():
   with pytest.raises(ValueError, match="a GRU has no cell") as fault:
     step("GRU", p, draw_state("GRU"), draw_inputs(1)[0], {"form": "cell"})
   assert "\n" not in str(fault.value)
+
+
+def test_the_form_cell_leaves_the_gates_alone_whatever_it_is_given():
+  r = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(r.standard_normal(shape), jnp.float32)
+  affine = lambda n: norms.Affine(draw(n), draw(n))
+  p = cells.LSTMParams(
+    draw(2, 12), draw(3, 12), draw(12), affine(12), affine(12), affine(3)
+  )
+  carry, x_in = (draw(4, 3), draw(4, 3)), draw(4, 12)
+  bare = p._replace(ln_x=None, ln_h=None)
+  want = cells.lstm_step(bare, carry, x_in)[1]
+  got = cells.lstm_step(p, carry, x_in, form="cell")[1]
+  np.testing.assert_array_equal(got, want)
+  none = cells.lstm_step(bare._replace(ln_c=None), carry, x_in)[1]
+  got = cells.lstm_step(p, carry, x_in, norm="none")[1]
+  np.testing.assert_array_equal(got, none)

@@ -670,3 +670,17 @@ def test_no_steps_return_the_initial_carry(way, monkeypatch, x64):
   assert ys.shape == (0, B, H)
   _, expected = derivatives(case, naive)
   assert_same(gradient, expected)
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_gradients_of_weights_in_half_precision_are_summed_in_float32(rows):
+  steps, ones = 1000, jnp.ones((rows, 8), jnp.bfloat16)
+
+  def total(w):
+    step = lambda dot, consts, h, x: (h, dot(h, "w"))
+    return engine.scan(step, {"w": w}, (), ones, None, length=steps)[1].sum()
+
+  # Added up in bfloat16 it would stay at 256 times the rows.
+  gradient = jax.jit(jax.grad(total))(jnp.ones((8, 8), jnp.bfloat16))
+  want = np.full((8, 8), steps * rows)
+  np.testing.assert_allclose(np.float32(gradient), want, rtol=0.004)

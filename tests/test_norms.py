@@ -982,3 +982,8 @@ def test_batch_norm_at_test_and_its_averages_agree_with_torch():
   close(last["var"], theirs.running_var.numpy())
   y = ours.apply(variables, batches[0])
   close(y, theirs.eval()(torch.tensor(batches[0])).detach().numpy())
+
+
+def test_whole_numbers_are_normalised_to_fractions():
+  y = norms.layer_norm(jnp.arange(4), jnp.ones(4), None)
+  np.testing.assert_allclose(y, (np.arange(4) - 1.5) / 1.25**0.5, rtol=1e-5)

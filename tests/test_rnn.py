@@ -624,3 +624,79 @@ def test_lengths_not_known_yet_count_up_to_the_steps_there_are():
   variables = layer.init(jax.random.key(0), x)
   run = jax.jit(lambda n: layer.apply(variables, x, seq_lengths=n))
   np.testing.assert_array_equal(run(jnp.array([-1, 9])), run(jnp.array([0, 4])))
+
+
+def test_known_lengths_may_be_closed_over_by_a_jitted_function():
+  layer = lnrnn.RNN(lnrnn.LSTMCell(3))
+  x, lengths = jnp.ones((2, 4, 2)), jnp.array([1, 4], jnp.int8)
+  variables = layer.init(jax.random.key(0), x)
+  y = jax.jit(lambda x: layer.apply(variables, x, seq_lengths=lengths))(x)
+  assert not y[0, 1:].any() and y[1].all()
+
+
+def test_lengths_of_a_narrow_type_do_not_overflow():
+  layer = lnrnn.RNN(lnrnn.LSTMCell(2))
+  x = jnp.ones((2, 200, 1))
+  variables = layer.init(jax.random.key(0), x)
+  lengths = np.array([100, 120])
+  narrow = layer.apply(variables, x, seq_lengths=lengths.astype(np.int8))
+  wide = layer.apply(variables, x, seq_lengths=lengths)
+  np.testing.assert_array_equal(narrow, wide)
+  with pytest.raises(ValueError, match="dtype float32; they are integers"):
+    layer.apply(variables, x, seq_lengths=jnp.array([1.0, 2.0]))
+
+
+class Fives(lnrnn.LSTMCell):
+  """A cell whose `__call__` says other things than its `recurrences`."""
+
+  def __call__(self, carry, x):
+    new, y = super().__call__(carry, x)
+    return new, 0 * y + 5.0
+
+
+def test_a_cell_with_a_call_of_its_own_is_heard():
+  x = jnp.ones((2, 4, 2))
+  y, _ = lnrnn.RNN(Fives(3)).init_with_output(jax.random.key(0), x)
+  assert (y == 5).all()
+  many = nn.vmap(
+    lnrnn.LSTMCell,
+    variable_axes={"params": 0},
+    split_rngs={"params": True},
+  )
+  shapes = jax.eval_shape(lnrnn.RNN(many(3)).init, jax.random.key(0), x)
+  assert shapes["params"]["cell"]["w_h"].shape == (2, 3, 12)
+
+
+def test_a_given_carry_may_be_whole_numbers_and_must_have_the_shape():
+  layer = lnrnn.RNN(lnrnn.LSTMCell(3))
+  x = jnp.ones((2, 4, 2))
+  variables = layer.init(jax.random.key(0), x)
+  zeros = jnp.zeros((2, 3), jnp.int32)
+  y = layer.apply(variables, x, initial_carry=(zeros, zeros))
+  np.testing.assert_array_equal(y, layer.apply(variables, x))
+  for wrong in ([zeros, zeros], zeros, (zeros[:1], zeros[:1])):
+    with pytest.raises(ValueError, match=r"initial_carry of shapes .*ask for"):
+      layer.apply(variables, x, initial_carry=wrong)
+
+
+@pytest.mark.parametrize(
+  ("options", "line"),
+  [
+    ({"t_max": 0}, "t_max=0 is not 1 or more steps"),
+    ({"t_max": 7.5}, "t_max=7.5 is not 1 or more steps"),
+    ({"bn_momentum": -1.0}, r"bn_momentum=-1.0 is not in \[0, 1\)"),
+  ],
+)
+def test_a_wrong_number_is_refused_at_once(options, line):
+  with pytest.raises(ValueError, match=line):
+    lnrnn.RNN(lnrnn.LSTMCell(3), **options)
+  with pytest.raises(ValueError, match="cell=LSTMCell is a class; call it"):
+    lnrnn.RNN(lnrnn.LSTMCell)
+
+
+def test_a_random_learned_carry_depends_on_the_key():
+  cell = lnrnn.LSTMCell(3, carry_init=nn.initializers.normal())
+  layer = lnrnn.RNN(cell, learned_carry="all")
+  x = jnp.ones((2, 4, 2))
+  first, second = (layer.init(jax.random.key(i), x)["params"] for i in (0, 1))
+  assert (first["initial_h"] != second["initial_h"]).all()
