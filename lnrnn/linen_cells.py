@@ -7,6 +7,7 @@ with batch norm, which keeps statistics for each time step.
 
 from collections.abc import Callable
 import functools
+import numbers
 from typing import Any
 
 from flax import linen as nn
@@ -110,7 +111,7 @@ class _Cell(nn.RNNCellBase):
     low = 1 if self.norm in ("none", "weight", "batch") else 2
     for name, least in (("features", low), ("layers", 1)):
       value = getattr(self, name)
-      if not isinstance(value, int):
+      if not isinstance(value, numbers.Integral):
         raise ValueError(f"{kind}: {name}={value!r} is not an integer")
       if value < least:
         raise ValueError(

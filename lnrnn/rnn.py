@@ -8,6 +8,7 @@ statistics here, and the initial state can be learned.
 
 from collections.abc import Callable, Mapping
 import contextlib
+import numbers
 from typing import Any
 
 from flax import linen as nn
@@ -87,7 +88,7 @@ class RNN(nn.Module):
     if isinstance(self.cell, type):
       raise ValueError(f"RNN: cell={self.cell.__name__} is a class; call it")
     if self.t_max is not None and not (
-      isinstance(self.t_max, int) and self.t_max > 0
+      isinstance(self.t_max, numbers.Integral) and self.t_max > 0
     ):
       raise ValueError(f"RNN: t_max={self.t_max!r} is not 1 or more steps")
     if not 0 <= self.bn_momentum < 1:
