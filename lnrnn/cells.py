@@ -149,7 +149,7 @@ def lstm_update(
   blocks = (
     dict.fromkeys("fiog", width) if form == "per_gate" else {"": 4 * width}
   )
-  x_in, h_in = _wide(x_in), _wide(h_in)
+  x_in, h_in = norms.widened(x_in), norms.widened(h_in)
   if form == "sum":
     a = normed("h", x_in + h_in, p.ln_h, blocks)
   elif form == "authors":
@@ -160,7 +160,9 @@ def lstm_update(
   f, i, o, g = jnp.split(_plus(a, p.b), 4, axis=-1)
   sigmoid, tanh = jax.nn.sigmoid, jnp.tanh
   new_c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-  new_h = sigmoid(o) * tanh(normed("c", _wide(new_c), p.ln_c, {"": width}))
+  new_h = sigmoid(o) * tanh(
+    normed("c", norms.widened(new_c), p.ln_c, {"": width})
+  )
   new_h = new_h.astype(h.dtype)
   return (new_c.astype(c.dtype), new_h), new_h
 
@@ -243,7 +245,7 @@ def gru_update(
     {"z": width, "r": width} if form == "per_gate" else {"gates": 2 * width}
   )
   both = gates | {"candidate": width}
-  x_in, h_in = _wide(x_in), _wide(h_in)
+  x_in, h_in = norms.widened(x_in), norms.widened(h_in)
   cut = lambda a: (a[..., : 2 * width], a[..., 2 * width :])
   sigmoid = jax.nn.sigmoid
   if form == "sum":
@@ -318,8 +320,3 @@ def _cut_affine(affine: Affine | None, at: int):
 
 def _plus(a: jax.Array, b: jax.Array | None) -> jax.Array:
   return a if b is None else a + b
-
-
-def _wide(a: jax.Array) -> jax.Array:
-  """In float32 or wider."""
-  return a.astype(jnp.promote_types(a.dtype, jnp.float32))

@@ -33,19 +33,9 @@ class Moments(NamedTuple):
   var: jax.Array  # [n]
 
 
-def _wide(a: jax.Array) -> jax.Array:
-  """Statistics are taken in float32 or wider."""
+def widened(a: jax.Array) -> jax.Array:
+  """In float32 or wider, as statistics and what is added up are."""
   return a.astype(jnp.promote_types(a.dtype, jnp.float32))
-
-
-def _centre(a: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-  """Takes the mean out of `a`; returns also that mean, its axes kept."""
-  mean = a.mean(axis=axes, keepdims=True)
-  centred = a - mean
-  # A mean of 1e4 is itself rounded, by up to 5e-4; what it left is small
-  # enough to be known exactly. Its derivative is zero, up to rounding.
-  rest = jax.lax.stop_gradient(centred.mean(axis=axes, keepdims=True))
-  return centred - rest, mean
 
 
 def _row_mean(a: jax.Array) -> jax.Array:
@@ -112,7 +102,7 @@ def layer_norm(
     raise ValueError(
       "layer norm over one unit is the constant `bias`; it needs at least 2"
     )
-  n = _standardised(_wide(a), eps=eps, centre=True)
+  n = _standardised(widened(a), eps=eps, centre=True)
   return _affine_of(n, gain, bias, a.dtype)
 
 
@@ -135,7 +125,7 @@ def rms_norm(
 
   Source: Zhang & Sennrich 2019, eq. (4).
   """
-  n = _standardised(_wide(a), eps=eps, centre=False)
+  n = _standardised(widened(a), eps=eps, centre=False)
   return _affine_of(n, gain, bias, a.dtype)
 
 
@@ -165,7 +155,7 @@ def batch_moments(
       f" {cases} is zero"
     )
   axes = tuple(range(a.ndim - 1))
-  wide = _wide(a)
+  wide = widened(a)
   if live is None:
     average = lambda v: v.mean(axis=axes)
   else:
@@ -227,14 +217,14 @@ def batch_norm(
 
   Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ba et al. 2016, eq. (2).
   """
-  y = (_wide(a) - moments.mean) * jax.lax.rsqrt(moments.var + eps)
+  y = (widened(a) - moments.mean) * jax.lax.rsqrt(moments.var + eps)
   return _affine_of(y, gain, bias, a.dtype)
 
 
 def direction_norm(v: jax.Array) -> jax.Array:
   """Length of each unit's weight vector, [..., n] -> [n], float32 or wider."""
   axes = tuple(range(v.ndim - 1))
-  square = jnp.square(_wide(v)).sum(axis=axes)
+  square = jnp.square(widened(v)).sum(axis=axes)
   # The paper has no epsilon. The floor keeps a zero vector's value (zero) and
   # gradient finite and touches no vector longer than 1e-12.
   return jnp.sqrt(jnp.maximum(square, 1e-24))
@@ -252,7 +242,7 @@ def weight_norm(v: jax.Array, gain: jax.Array) -> jax.Array:
 
   Source: Salimans & Kingma 2016, eq. (2).
   """
-  return (_wide(v) * (gain / direction_norm(v))).astype(v.dtype)
+  return (widened(v) * (gain / direction_norm(v))).astype(v.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -331,15 +321,17 @@ class BatchNorm(nn.Module):
       moments = Moments(mean.value, var.value)
       return batch_norm(a, *affine, moments, eps=self.eps)
     # Centred first: few cases with a large mean lose their variance to the
-    # rounding of that mean. What remains of the mean is near zero.
-    centred, shift = _centre(_wide(a), tuple(range(a.ndim - 1)))
+    # rounding of that mean. What remains of it is small, and known exactly.
+    wide_a = widened(a)
+    shift = wide_a.mean(axis=tuple(range(a.ndim - 1)))
+    centred = wide_a - shift
     moments = batch_moments(centred, unbiased=self.unbiased)
     if self.is_mutable_collection("batch_stats") and not self.is_initializing():
       seen.value += 1
       average = functools.partial(
         running_average, seen=seen.value, momentum=self.momentum
       )
-      batch_mean = shift.reshape(shape) + moments.mean
+      batch_mean = shift + moments.mean
       mean.value = average(mean.value, batch_mean)
       var.value = average(var.value, moments.var)
     y = batch_norm(centred, *affine, moments, eps=self.eps)

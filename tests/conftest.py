@@ -46,3 +46,22 @@ def mnist_dir(data_dir) -> pathlib.Path:
   if not path.is_dir():
     pytest.skip(f"no {path}: no real MNIST")
   return path
+
+
+@pytest.fixture(scope="module")
+def quick_compiles():
+  """For tests that run for no time at all, and have much to compile."""
+  import jax
+
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def x64():
+  """Float64, for the one test."""
+  import jax
+
+  with jax.enable_x64(True):
+    yield

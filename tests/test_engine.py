@@ -31,18 +31,7 @@ both_ways = pytest.mark.parametrize("way", ["late", "loop"])
 close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-  """Nothing here runs for long, and there is much to compile."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def x64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def choose(monkeypatch, way):

@@ -43,18 +43,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 every_padding = pytest.mark.parametrize("padding", recurrent_bn.PADDING)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-  """Nothing here runs for long, and there is much to compile."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def x64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture

@@ -15,12 +15,7 @@ LENGTHS = [4, 0, 2]
 same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-  """Nothing here runs for long, and there is much to compile."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture
