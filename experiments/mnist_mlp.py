@@ -119,6 +119,7 @@ def build(config: config_lib.Config) -> Experiment:
       "classify": Eval(config.eval_every, classify, tuple(splits)),
     },
     data=_description(data, cases),
+    model=model,
   )
 
 

@@ -51,6 +51,10 @@ class Experiment:
     train_data: step -> host batch.
     evals: evaluations by name.
     data: one line on the data the run uses, for the log.
+    model: the linen module, of `lnrnn.models`, that the variables are of;
+      what `scripts/export.py` writes.
+    assets: what the model cannot be used without, such as a vocabulary, by
+      name, as JSON types; exported with it.
   """
 
   init: Callable[[jax.Array, Any], Variables]
@@ -60,3 +64,5 @@ class Experiment:
   train_data: TrainData
   evals: Mapping[str, Eval]
   data: str
+  model: Any = None
+  assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
