@@ -22,7 +22,16 @@ def base() -> Any:
     eval_every=config_dict.placeholder(int),  # Steps.
     checkpoint_every=config_dict.placeholder(int),  # Steps.
     checkpoints_kept=2,  # The latest n; the best one is kept beside them.
-    steps_per_dispatch=50,  # Updates in one compiled call, at most.
+    best_kept=1,  # The best n by the metric that `best` names.
+    # Updates in one compiled call, at most. A signal waits for its end, so
+    # where a step takes long it should be few.
+    steps_per_dispatch=50,
+    # Microbatches that a batch is cut into, where memory is short: the same
+    # update, if the loss is a mean over cases. Batch norm takes its statistics
+    # over a microbatch then.
+    accumulate=1,
+    stall_seconds=600.0,  # A dispatch that takes longer ends the run; 0: never.
+    profile_steps=(),  # First and last step to trace, as 10,20.
     # What compare draws: split/metric, with :log for the axis, :max where
     # higher is better. Speed is measured on the first.
     compare_metrics=(),
@@ -57,18 +66,18 @@ class ArgumentError(ValueError):
 
 
 def split(text):
-  """Splits at the commas that are not inside brackets."""
-  parts = re.findall(r"(?:\([^()]*\)|\[[^\[\]]*\]|[^,])+", text)
+  """Splits at the commas that are not inside brackets or double quotes."""
+  parts = re.findall(r"(?:\([^()]*\)|\[[^\[\]]*\]|\"[^\"]*\"|[^,])+", text)
   return [part.strip() for part in parts]
 
 
 def parse_arg(arg):
   """Reads "norm=layer,model.hidden=(10,10),smoke" into a dict of strings.
 
-  A bare word means word=true.
+  A bare word means word=true; double quotes hold a value together.
   """
   pairs = (part.partition("=") for part in split(arg or ""))
-  return {k.strip(): v if eq else "true" for k, eq, v in pairs}
+  return {k.strip(): v.strip('"') if eq else "true" for k, eq, v in pairs}
 
 
 def finish(config, arg, *, smoke, derive):

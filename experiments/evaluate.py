@@ -27,10 +27,10 @@ _CHECKPOINT = flags.DEFINE_string(
 
 def main() -> None:
   """Restores the run and prints its metrics."""
-  from lnrnn.training import loop
+  from lnrnn.training import loop, recorder
   from lnrnn.training import step as step_lib
 
-  config = workdir_lib.read_config(_WORKDIR.value)
+  config = launch.config_of(_WORKDIR.value)
   task = launch.task(config)
   if faults := task.check(config):
     raise ConfigError(*faults)
@@ -47,7 +47,7 @@ def main() -> None:
       f" ({record['data']}) than there is now ({experiment.data})"
     )
   state = loop.restore(config, experiment, _WORKDIR.value, _CHECKPOINT.value)
-  found = loop.run_evals(
+  found = recorder.run_evals(
     experiment,
     state.variables,
     # As the loop did at this step.

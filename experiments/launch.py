@@ -1,24 +1,33 @@
 """What the programs share: flags, errors, and from a string to an experiment.
 
-Exit codes: 0 done; 2 something the user can mend, said in one line; 3 the run
-diverged; 130 interrupted by Ctrl-C; 1 a fault of ours, with a traceback.
+Exit codes: 0 done; 1 a fault of ours, with a traceback; 2 something the user
+can mend, said in one line; 3 the run diverged; 4 a step stalled; 130 stopped
+by Ctrl-C and 143 by SIGTERM, in both cases with all work saved.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 import importlib
 import os
 import pathlib
+import signal
 import sys
 import types
+
+# Until `run` takes over, Ctrl-C ends our programs without a traceback: the
+# imports below take a second. A notebook keeps Python's own handler.
+if pathlib.Path(sys.argv[0]).resolve().parent == pathlib.Path(__file__).parent:
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags, logging
 
 from lnrnn.errors import ConfigError, DivergedError, UserError, choices
 from lnrnn.training import config as config_lib
+from lnrnn.training import signals, watchdog
 from lnrnn.training import workdir as workdir_lib
 
 DIVERGED = 3
-INTERRUPTED = 130
+STALLED = watchdog.EXIT_CODE
 
 
 def fold_overrides(argv: Sequence[str]) -> list[str]:
@@ -42,7 +51,8 @@ def fold_overrides(argv: Sequence[str]) -> list[str]:
     if not eq:
       spaced = words and not words[0].startswith("--")
       value = words.pop(0) if spaced else "true"
-    overrides.append(f"{name.removeprefix('config.')}={value}")
+    quoted = f'"{value}"' if "," in value else value
+    overrides.append(f"{name.removeprefix('config.')}={quoted}")
   for i, word in reversed(list(enumerate(kept))):  # Of several the last holds.
     spaced = word in ("--config", "-config") and i + 1 < len(kept)
     if spaced or word.lstrip("-").startswith("config="):
@@ -76,9 +86,10 @@ def run(main: Callable[[], None]) -> None:
 
   def guarded(_):
     try:
-      main()
-    except KeyboardInterrupt:
-      _fail("interrupted; start again to go on", code=INTERRUPTED)
+      with signals.handled():
+        main()
+    except signals.Interrupted as e:
+      _fail(f"{e}; start again to go on", code=e.exit_code)
     except DivergedError as e:
       _fail(str(e), code=DIVERGED)
     except UserError as e:
@@ -137,6 +148,25 @@ def task(config: config_lib.Config) -> types.ModuleType:
   return importlib.import_module(f"experiments.{config.experiment}")
 
 
+def config_of(workdir: str | os.PathLike[str]) -> config_lib.Config:
+  """The config of the run in a workdir.
+
+  A field that the record lacks came later than the run; its default keeps
+  what was done before.
+
+  Raises:
+    WorkdirError: if no run has been started there.
+    ConfigError: if its experiment is unknown.
+  """
+  stored = workdir_lib.read_config(workdir)
+  task(stored)
+  module = importlib.import_module(f"configs.{stored.experiment}")
+  config = module.get_config("")
+  with config.unlocked():
+    config.update(stored)
+  return config
+
+
 def train(spec: str, workdir: str | os.PathLike[str]) -> None:
   """Trains the run `spec` in `workdir`; a finished run is a no-op.
 
@@ -148,15 +178,34 @@ def train(spec: str, workdir: str | os.PathLike[str]) -> None:
     UserError: of some kind, before anything is compiled.
   """
   # Imported late: a user's error is answered before orbax and grain load.
-  from lnrnn.training import loop
+  from lnrnn.training import distributed, loop
 
   config = load(spec)
-  workdir_lib.check(workdir, config)
-  if workdir_lib.is_finished(workdir, config):
-    print(f"{workdir}: finished at step {config.train_steps}")
+  distributed.check_agreement("--config", config.to_json())
+  distributed.on_main(lambda: workdir_lib.check(workdir, config))
+  finished = distributed.on_main(
+    lambda: workdir_lib.is_finished(workdir, config)
+  )
+  if distributed.broadcast_json(finished):
+    say(f"{workdir}: finished at step {config.train_steps}")
     return
   experiment = task(config).build(config)
   fingerprint = experiment.train_data.fingerprint
-  workdir_lib.claim(workdir, fingerprint, experiment.data)
-  print(f"{workdir}: data: {experiment.data}", flush=True)
-  loop.train(config, experiment, workdir)
+  distributed.check_agreement("the data's fingerprint", fingerprint)
+  with contextlib.ExitStack() as stack:
+
+    def claim():
+      workdir_lib.claim(workdir, fingerprint, experiment.data)
+      stack.enter_context(workdir_lib.lock(workdir))
+
+    distributed.on_main(claim)
+    say(f"{workdir}: data: {experiment.data}")
+    loop.train(config, experiment, workdir)
+
+
+def say(text: str) -> None:
+  """Prints a line, once for all processes."""
+  from lnrnn.training import distributed
+
+  if distributed.is_main():
+    print(text, flush=True)

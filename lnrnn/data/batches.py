@@ -1,10 +1,11 @@
 """Shuffled batches as a pure function of (seed, step), read ahead by grain."""
 
 from collections.abc import Generator, Iterable, Mapping
+import copy
 import functools
 import hashlib
 import sys
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -96,6 +97,7 @@ class ShuffledBatches:
     self.fingerprint = fingerprint
     self.steps_per_epoch = n // batch_size
     self._arrays = dict(arrays)
+    self._part = (0, 1)  # Which part of each batch, of how many.
     self._repr = (
       f"ShuffledBatches(rows={n}, batch_size={batch_size}, seed={seed}, "
       f"fingerprint={fingerprint!r})"
@@ -147,13 +149,65 @@ class ShuffledBatches:
       name: array.take(rows, axis=0) for name, array in self._arrays.items()
     }
 
+  def share(self, index: int, count: int) -> "ShuffledBatches":
+    """The same batches, of each only the rows of one of several processes.
+
+    Args:
+      index: of the process.
+      count: of processes; divides the batch size.
+    """
+    part = copy.copy(self)
+    part._part = (index, count)
+    part._repr = f"{self._repr} {index}/{count}"
+    return part
+
   def _rows(self, step: int) -> np.ndarray:
-    """Positions [b] of the rows of one step."""
+    """Positions of the rows of one step that this process loads."""
     if step < 0:
       raise IndexError(f"step {step}: steps count from 0")
     epoch, index = divmod(step, self.steps_per_epoch)
-    first = index * self.batch_size
-    return self._order(epoch)[first : first + self.batch_size]
+    part, parts = self._part
+    size = self.batch_size // parts
+    first = index * self.batch_size + part * size
+    return self._order(epoch)[first : first + size]
+
+
+def share(batches: Any, index: int, count: int) -> Any:
+  """The rows of every batch that one of several processes loads.
+
+  Args:
+    batches: random access by step; its method `share(index, count)`, as
+      `ShuffledBatches` has it, loads those rows alone. Without one the whole
+      batch is made and cut.
+    index: of the process.
+    count: of processes; divides the rows of a batch.
+
+  Returns:
+    The like of `batches`, with the rows of all processes in their order
+    making up the whole batch.
+  """
+  if count == 1:
+    return batches
+  own = getattr(batches, "share", None)
+  return own(index, count) if own else _Share(batches, index, count)
+
+
+class _Share:
+  """Cuts rows out of whole batches; an array [] is the same for all."""
+
+  def __init__(self, batches: Batches, index: int, count: int):
+    self._batches, self._index, self._count = batches, index, count
+
+  def __repr__(self) -> str:
+    return f"{self._batches!r} {self._index}/{self._count}"
+
+  def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+    def cut(array):
+      if not np.ndim(array):
+        return array
+      return np.split(array, self._count)[self._index]
+
+    return {name: cut(array) for name, array in self._batches[step].items()}
 
 
 def prefetched(

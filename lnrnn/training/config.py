@@ -30,6 +30,9 @@ RESUMABLE = frozenset(
     "eval_every",
     "checkpoint_every",
     "checkpoints_kept",
+    "best_kept",
+    "stall_seconds",
+    "profile_steps",
     "compare_metrics",
     "data.dir",  # Where the data lies; its fingerprint says what it is.
   }
@@ -157,9 +160,17 @@ def check_common(config: Config) -> Checker:
     "eval_every",
     "checkpoint_every",
     "checkpoints_kept",
+    "best_kept",
     "steps_per_dispatch",
+    "accumulate",
   ):
     check.within(field, 1)
+  check.within("stall_seconds", 0)
+  if config.accumulate > 0 and config.batch_size % config.accumulate:
+    check.add("accumulate", f"must divide batch_size={config.batch_size}")
+  steps = config.profile_steps
+  if steps and not (len(steps) == 2 and 0 < steps[0] <= steps[1]):
+    check.add("profile_steps", "must be the first and the last step, as 10,20")
   check.one_of("optimizer.name", optim.NAMES)
   check.one_of("optimizer.schedule", optim.SCHEDULES)
   check.within("optimizer.learning_rate", 0, open_low=True)

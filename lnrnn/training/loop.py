@@ -1,8 +1,7 @@
 """The training loop: it knows an `Experiment` and optax, and no task."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 import contextlib
-import math
 import os
 import time
 from typing import Any
@@ -13,34 +12,29 @@ import numpy as np
 import optax
 
 from lnrnn.data import batches as batches_lib
-from lnrnn.errors import DivergedError, WorkdirError
-from lnrnn.training import checkpoints, optim, writers
+from lnrnn.errors import ConfigError, WorkdirError
+from lnrnn.training import (
+  checkpoints,
+  cost,
+  distributed,
+  optim,
+  profiling,
+  recorder,
+  signals,
+  watchdog,
+)
 from lnrnn.training import config as config_lib
-from lnrnn.training import progress as progress_lib
 from lnrnn.training import step as step_lib
-from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Experiment
 
 
-def run_evals(
-  experiment: Experiment, variables: Any, key: jax.Array, due: Callable
+def identity(
+  config: config_lib.Config, experiment: Experiment
 ) -> dict[str, Any]:
-  """Runs the evaluations that are due.
-
-  Args:
-    experiment: with the evaluations.
-    variables: to evaluate.
-    key: random key of this evaluation.
-    due: Eval -> the splits to run it on.
-
-  Returns:
-    {"split/metric": value}.
-  """
+  """What a checkpoint must agree with to be restored into a run."""
   return {
-    f"{split}/{name}": value
-    for ev in experiment.evals.values()
-    for split in due(ev)
-    for name, value in ev.fn(variables, split, key).items()
+    "config": config_lib.to_dict(config),
+    "fingerprint": experiment.train_data.fingerprint,
   }
 
 
@@ -62,20 +56,18 @@ def restore(
     The state that was saved.
 
   Raises:
-    WorkdirError: if there is no such checkpoint.
+    WorkdirError: if there is no such checkpoint, or it is damaged.
   """
-  steps = checkpoints.committed_steps(workdir)
-  listed = ", ".join(map(str, steps)) or "none"
-  saver = checkpoints.Checkpoints(
-    workdir, kept=config.checkpoints_kept, best=config.best, writes=False
-  )
+  saver = _saver(config, experiment, workdir, writes=False)
   with contextlib.closing(saver):
+    steps = saver.steps()
+    listed = ", ".join(map(str, steps)) or "none"
     if checkpoint in ("latest", "best"):
       latest = steps[-1] if steps else None
       step = saver.best_step() if checkpoint == "best" else latest
     else:
       step = int(checkpoint) if checkpoint.isdigit() else -1
-    if step not in steps:
+    if step is None or step not in steps:
       raise WorkdirError(
         f"checkpoint {checkpoint!r} is not in {workdir}: there is latest,"
         f" best and the steps {listed}"
@@ -86,8 +78,25 @@ def restore(
         experiment, tx, step_lib.Keys.of(config.seed).init
       )
     )
-    state, _ = saver.restore(like, step) or (None, None)
+    state, _ = saver.restore(like, step)
   return jax.tree.map(jnp.array, state)
+
+
+def _saver(
+  config: config_lib.Config,
+  experiment: Experiment,
+  workdir: str | os.PathLike[str],
+  *,
+  writes: bool = True,
+) -> checkpoints.Checkpoints:
+  return checkpoints.Checkpoints(
+    workdir,
+    identity(config, experiment),
+    kept=config.checkpoints_kept,
+    best=config.best,
+    best_kept=config.best_kept,
+    writes=writes,
+  )
 
 
 def train(
@@ -100,159 +109,158 @@ def train(
   Args:
     config: of the run.
     experiment: that `config` describes.
-    workdir: where everything is written; `workdir.claim` has made it.
+    workdir: where process 0 writes everything; `workdir.claim` has made it.
 
   Raises:
-    WorkdirError: if a checkpoint does not fit.
-    DivergedError: when a loss is not finite, or the parameters to save.
+    ConfigError: if the batch cannot be cut for the devices.
+    WorkdirError: if no checkpoint is good or one does not fit, or writing
+      fails.
+    DivergedError: when something is not finite; the last checkpoint is kept.
+    Interrupted: after a signal, when the state has been saved.
   """
+  mesh = distributed.mesh()
+  _check_devices(config, mesh)
   keys = step_lib.Keys.of(config.seed)
   tx = optim.make(config.optimizer, config.train_steps)
-  state = step_lib.init_state(experiment, tx, keys.init)
-  data = experiment.train_data
-  saver = checkpoints.Checkpoints(
-    workdir, kept=config.checkpoints_kept, best=config.best
-  )
-  seconds, best = 0.0, -math.inf
-  if restored := saver.restore(state):
-    state, meta = restored
-    state = jax.tree.map(jnp.array, state)
-    seconds = meta["train_seconds"]
-    best = -math.inf if meta["best"] is None else meta["best"]
-  start, stop = int(state.step), config.train_steps
-  workdir_lib.write_record(
-    workdir,
-    config,
-    data=experiment.data,
-    fingerprint=data.fingerprint,
-    steps_per_epoch=data.steps_per_epoch,
-    device=jax.devices()[0].device_kind,
-    step=start,
-  )
-  writers.rewind(workdir, start)
-  writer = writers.MultiWriter(
-    writers.JsonlWriter(workdir),
-    writers.TensorBoardWriter(workdir, step=start),
-  )
-  periods = [config.checkpoint_every]
-  periods += [ev.every for ev in experiment.evals.values()]
-  plan = list(step_lib.chunks(start, stop, periods, config.steps_per_dispatch))
-  name = os.path.basename(os.path.abspath(workdir))
-  shown = progress_lib.Progress(name, start, stop)
   with contextlib.ExitStack() as stack:
-    for resource in (saver, writer, shown):
-      stack.callback(resource.close)
-    dispatches = _dispatches(experiment, tx, state, keys.step, plan)
-    stack.callback(dispatches.close)
-    for first, end, state, metrics, spent in dispatches:
-      seconds += spent
-      rate = (end - first) / spent
-      clock = {"time/train_seconds": seconds, "time/steps_per_s": rate}
-      _write_rows(writer, first, metrics, clock, config.log_every)
-      _stop_if_diverged(first, metrics["loss"])
-      shown.update(end, float(metrics["loss"][-1]), rate)
-      last = end == stop
-      found = run_evals(
-        experiment,
-        state.variables,
-        jax.random.fold_in(keys.eval, end),
-        lambda ev, end=end, last=last: (
-          ev.splits if last or end % ev.every == 0 else ()
-        ),
-      )
-      if found:
-        writer.write(end, {**found, **clock})
-      score = saver.score(found)
-      improved = score > best
-      best = max(best, score)
-      if improved or last or end % config.checkpoint_every == 0:
-        _stop_if_broken(writer, end, state.variables["params"])
-        meta = {
-          "train_seconds": seconds,
-          "best": best if math.isfinite(best) else None,
-          "fingerprint": data.fingerprint,
-        }
-        saver.save(state, meta, score)
-    saver.wait()
+    saver = None
+    if distributed.is_main():
+      saver = _saver(config, experiment, workdir)
+      stack.callback(saver.close)
+    fresh = step_lib.init_state(experiment, tx, keys.init)
+    state, clock, evaluated = _newest(saver, jax.device_get(fresh))
+    del fresh
+    start, stop = int(state.step), config.train_steps
+    journal = recorder.Recorder(config, experiment, workdir, saver, clock)
+    stack.callback(journal.close)
+    distributed.on_main(lambda: journal.open(start, evaluated=evaluated))
+    state = distributed.replicate(state, mesh)
+    if not evaluated:  # A signal came before this step was evaluated.
+      journal.finish(start, state, keys.eval)
+    periods = [config.checkpoint_every]
+    periods += [ev.every for ev in experiment.evals.values()]
+    plan = list(
+      step_lib.chunks(start, stop, periods, config.steps_per_dispatch)
+    )
+    stack.enter_context(signals.deferred())
+    profiler = profiling.Profiler(workdir, config.profile_steps)
+    stack.callback(profiler.close)
+    dispatches = _dispatches(
+      config, experiment, tx, state, keys.step, plan, profiler
+    )
+    del state  # Its buffers are given to the first dispatch.
+    stack.enter_context(contextlib.closing(dispatches))
+    for done in dispatches:
+      journal.rows(done)
+      journal.finish(done.end, done.state, keys.eval)
+    journal.done()
+
+
+def _check_devices(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
+  """Raises unless every device gets as many rows of every microbatch."""
+  parts = mesh.size * config.accumulate
+  if config.batch_size % parts:
+    raise ConfigError(
+      f"batch_size={config.batch_size}: must be a multiple of {parts}:"
+      f" {mesh.size} devices times accumulate={config.accumulate}"
+    )
+
+
+def _newest(
+  saver: checkpoints.Checkpoints | None, fresh: step_lib.TrainState
+) -> tuple[step_lib.TrainState, recorder.Clock, bool]:
+  """The state to go on from, in all processes.
+
+  Returns:
+    (state on the host, clock, whether its step has been evaluated).
+  """
+  found = distributed.on_main(
+    lambda: saver.restore_latest(fresh) if saver else None
+  )
+  progress = distributed.broadcast_json(found and found[1])
+  state = distributed.broadcast(found[0] if found else fresh)
+  if progress is None:
+    return state, recorder.Clock(), True
+  return state, recorder.Clock(**progress["clock"]), progress["evaluated"]
 
 
 def _dispatches(
+  config: config_lib.Config,
   experiment: Experiment,
   tx: optax.GradientTransformation,
   state: step_lib.TrainState,
   key: jax.Array,
   plan: Sequence[tuple[int, int]],
-) -> Generator[
-  tuple[int, int, step_lib.TrainState, dict[str, np.ndarray], float]
-]:
+  profiler: profiling.Profiler,
+) -> Generator[recorder.Dispatch]:
   """Trains dispatch by dispatch.
 
   Args:
+    config: of the run.
     experiment: to train.
     tx: the optimiser.
-    state: before the first dispatch.
+    state: before the first dispatch, whole on every device; donated.
     key: of `step.update`.
     plan: (first, end) steps of each dispatch.
+    profiler: of some of them.
 
   Yields:
-    (first, end, state after it, metrics [end - first] each, seconds), the
-    seconds with the wait for data and without the compilation.
+    What each dispatch has made.
   """
-  jitted = step_lib.dispatcher(experiment, tx)
+  mesh = distributed.mesh()
+  options = dict(log_every=config.log_every, accumulate=config.accumulate)
+  jitted = step_lib.dispatcher(experiment, tx, mesh, **options)
+  key_data = np.asarray(jax.random.key_data(key))
   compiled: dict[int, Any] = {}
-  stream = batches_lib.prefetched(experiment.train_data, plan)
+  data = batches_lib.share(
+    experiment.train_data, jax.process_index(), jax.process_count()
+  )
+  stream = batches_lib.prefetched(data, plan)
   with contextlib.closing(stream):
     for first, end in plan:
+      steps = f"steps {first + 1} to {end}"
       began = time.perf_counter()
-      batch = next(stream)
+      with watchdog.limit(config.stall_seconds, f"reading {steps}"):
+        batch = distributed.shard(next(stream), mesh)
       waited = time.perf_counter() - began
+      if not compiled and distributed.is_main():
+        _say_cost(experiment, tx, state, batch, config.accumulate)
       if end - first not in compiled:
-        lowered = jitted.lower(state, batch, key)
+        lowered = jitted.lower(state, batch, key_data)
         compiled[end - first] = lowered.compile()
+      profiler.before(first, end)
       began = time.perf_counter()
-      state, metrics = compiled[end - first](state, batch, key)
-      metrics = jax.device_get(metrics)
-      spent = time.perf_counter() - began
-      yield first, end, state, metrics, waited + spent
+      with watchdog.limit(config.stall_seconds, steps):
+        state, metrics = compiled[end - first](state, batch, key_data)
+        metrics = jax.device_get(metrics)
+      spent = waited + time.perf_counter() - began
+      profiler.after(end)
+      yield recorder.Dispatch(first, end, state, metrics, spent, waited)
 
 
-def _write_rows(
-  writer: writers.MultiWriter,
-  first: int,
-  metrics: dict[str, np.ndarray],
-  clock: dict[str, float],
-  log_every: int,
+def _say_cost(
+  experiment: Experiment,
+  tx: optax.GradientTransformation,
+  state: step_lib.TrainState,
+  batch: Any,
+  accumulate: int,
 ) -> None:
-  """Writes the training rows that fall into one dispatch."""
-  losses = metrics["loss"]
-  for i in range(len(losses)):
-    step = first + i + 1
-    if step % log_every == 0 or not np.isfinite(losses[i]):
-      row = {name: values[i] for name, values in metrics.items()}
-      writer.write(step, {**row, **clock})
-    if not np.isfinite(losses[i]):
-      return
-
-
-def _stop_if_diverged(first: int, losses: np.ndarray) -> None:
-  """Raises at the first loss that is not finite."""
-  bad = np.flatnonzero(~np.isfinite(losses))
-  if bad.size:
-    raise DivergedError(
-      f"loss became {losses[bad[0]]} at step {first + int(bad[0]) + 1}; the"
-      " last checkpoint is kept"
-    )
-
-
-def _stop_if_broken(
-  writer: writers.MultiWriter, step: int, params: Any
-) -> None:
-  """Raises before parameters that are not finite become a checkpoint."""
-  # The loss that an update follows from may be the last finite one.
-  leaves = jax.tree.leaves(jax.device_get(params))
-  if not all(np.isfinite(leaf).all() for leaf in leaves):
-    writer.write(step, {"params": math.nan})
-    raise DivergedError(
-      f"parameters are not finite after step {step}; the last checkpoint is"
-      " kept"
-    )
+  """Prints how large the model is, and what an update of it costs."""
+  key = step_lib.Keys.of(0).step
+  shape = jax.ShapeDtypeStruct
+  state, batch = jax.tree.map(lambda a: shape(a.shape, a.dtype), (state, batch))
+  batch = jax.tree.map(lambda a: shape(a.shape[1:], a.dtype), batch)
+  flops = cost.flops(
+    lambda s, b: step_lib.update(
+      experiment, tx, s, b, key, accumulate=accumulate
+    ),
+    state,
+    batch,
+  )
+  params = jax.tree.leaves(state.variables["params"])
+  devices, kind = jax.device_count(), jax.devices()[0].device_kind
+  print(
+    f"{sum(p.size for p in params):,} parameters, {flops / 1e6:,.0f} MFLOP a"
+    f" step, on {devices} x {kind}",
+    flush=True,
+  )

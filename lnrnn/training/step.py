@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lnrnn.training import distributed, health
 from lnrnn.training.experiment import Experiment
 
 
@@ -48,12 +49,72 @@ def init_state(
   return init(key, batch)
 
 
+def gradients(
+  experiment: Experiment, state: TrainState, batch: Any, key: jax.Array, m: int
+) -> tuple[tuple[jax.Array, Any, Any], Any]:
+  """Loss, other collections, metrics and gradients of one batch.
+
+  Args:
+    experiment: with the loss.
+    state: before the update.
+    batch: [b, ...] arrays, and arrays [] that all rows share.
+    key: of this step.
+    m: microbatches, one after the other; m divides b. The loss, metrics and
+      gradients are their means, exact where the loss is a mean over rows.
+
+  Returns:
+    ((loss, other collections, metrics), gradients of "params").
+  """
+  params = state.variables["params"]
+
+  def one(others, batch, key):
+    def loss(params):
+      return experiment.loss({**others, "params": params}, batch, key)
+
+    (value, (changed, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
+      params
+    )
+    return {**others, **changed}, (value, metrics, grads)
+
+  others = {k: v for k, v in state.variables.items() if k != "params"}
+  if m == 1:
+    others, (value, metrics, grads) = one(others, batch, key)
+    return (value, others, metrics), grads
+
+  def split(a):  # Every m-th row, so that rows stay on their devices.
+    if not jnp.ndim(a):
+      return jnp.broadcast_to(a, (m,))
+    return a.reshape(-1, m, *a.shape[1:]).swapaxes(0, 1)
+
+  def add(carry, xs):
+    others, total = carry
+    part, i = xs
+    others, found = one(others, part, jax.random.fold_in(key, i))
+    return (others, jax.tree.map(lambda t, f: t + f / m, total, found)), None
+
+  parts = jax.tree.map(split, batch)
+  first = jax.tree.map(lambda a: a[0], parts)
+  shapes = jax.eval_shape(one, others, first, key)[1]
+  zeros = jax.tree.map(  # Sums in float32 or wider.
+    lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)),
+    shapes,
+  )
+  (others, (value, metrics, grads)), _ = jax.lax.scan(
+    add, (others, zeros), (parts, jnp.arange(m))
+  )
+  grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+  return (value, others, metrics), grads
+
+
 def update(
   experiment: Experiment,
   tx: optax.GradientTransformation,
   state: TrainState,
   batch: Any,
   key: jax.Array,
+  *,
+  log_every: int = 1,
+  accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update: gradients of "params", the other collections carried over.
 
@@ -63,26 +124,30 @@ def update(
     state: before the update.
     batch: of this step.
     key: of the run; the step's own is folded out of it.
+    log_every: steps between two examinations of the health, see `health`; a
+      loss that is not finite is always examined.
+    accumulate: microbatches the batch is cut into.
 
   Returns:
-    The state after the update, and the metrics, "loss" among them.
+    The state after the update, and the metrics: "loss", those of the
+    experiment and, zero where nothing was examined, those of `health`.
   """
   params = state.variables["params"]
-
-  def loss(params):
-    variables = {**state.variables, "params": params}
-    return experiment.loss(
-      variables, batch, jax.random.fold_in(key, state.step)
-    )
-
-  (value, (others, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
-    params
+  own = jax.random.fold_in(key, state.step)
+  (value, others, metrics), grads = gradients(
+    experiment, state, batch, own, accumulate
+  )
+  examined = health.examine(
+    ((state.step + 1) % log_every == 0) | ~jnp.isfinite(value),
+    params,
+    state.opt_state,
+    value,
+    grads,
   )
   updates, opt_state = tx.update(grads, state.opt_state, params)
   params = optax.apply_updates(params, updates)
-  variables = {**state.variables, **others, "params": params}
-  new = TrainState(state.step + 1, variables, opt_state)
-  return new, {"loss": value, **metrics}
+  new = TrainState(state.step + 1, {**others, "params": params}, opt_state)
+  return new, {"loss": value, **metrics, **examined}
 
 
 # On a CPU XLA otherwise copies weights at every step of the scan, though their
@@ -92,26 +157,44 @@ _CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 
 def dispatcher(
-  experiment: Experiment, tx: optax.GradientTransformation
+  experiment: Experiment,
+  tx: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+  *,
+  log_every: int = 1,
+  accumulate: int = 1,
 ) -> Callable:
   """Several updates in one compiled call.
 
   Args:
     experiment: whose loss is minimised.
     tx: the optimiser.
+    mesh: of the devices.
+    log_every: of `update`.
+    accumulate: of `update`.
 
   Returns:
-    Jitted (state, batches [k, ...], key) -> (state, metrics [k] each), which
-    donates the state.
+    Jitted (state, batches [k, ...], key data) -> (state, metrics [k] each),
+    which donates the state. State and metrics are whole on every device.
   """
 
-  def dispatch(state, batches, key):
+  def dispatch(state, batches, key_data):
+    key = jax.random.wrap_key_data(key_data)
     return jax.lax.scan(
-      lambda s, b: update(experiment, tx, s, b, key), state, batches
+      lambda s, b: update(
+        experiment, tx, s, b, key, log_every=log_every, accumulate=accumulate
+      ),
+      state,
+      batches,
     )
 
   options = _CPU_OPTIONS if jax.default_backend() == "cpu" else None
-  return jax.jit(dispatch, donate_argnums=0, compiler_options=options)
+  return jax.jit(
+    dispatch,
+    donate_argnums=0,
+    out_shardings=distributed.replicated(mesh),
+    compiler_options=options,
+  )
 
 
 def chunks(

@@ -69,8 +69,9 @@ class JsonlWriter:
     self._file.write(json.dumps({"step": int(step), **texts}) + "\n")
 
   def flush(self) -> None:
-    """Hands everything to the operating system."""
+    """Brings everything to the disk."""
     self._file.flush()
+    os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Closes the file."""
@@ -170,20 +171,29 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   return rows
 
 
-def rewind(workdir: str | os.PathLike[str], step: int) -> None:
+def rewind(
+  workdir: str | os.PathLike[str], step: int, *, evaluated: bool = True
+) -> None:
   """Drops the rows past a step, so that a resumed run writes them once.
 
   Args:
     workdir: of the run.
     step: the last step whose rows stay.
+    evaluated: whether the evaluations of that step stay too.
   """
+
+  def stays(row):
+    past = row["step"] > step or "fault" in row
+    again = row["step"] == step and not evaluated and "loss" not in row
+    return not (past or again)
+
   path = pathlib.Path(workdir) / METRICS
   if not path.exists():
     return
   kept = []
   for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
     try:
-      if line.endswith("\n") and json.loads(line)["step"] <= step:
+      if line.endswith("\n") and stays(json.loads(line)):
         kept.append(line)
     except json.JSONDecodeError:
       continue

@@ -76,9 +76,10 @@ def test_divergence_is_exit_code_3_with_the_step(
   )
   assert result.code == 3
   assert "Traceback" not in result.err
-  assert "at step 2" in result.err.splitlines()[-1]
-  last = writers.read_metrics(tmp_path)[-1]
-  assert last["step"] == 2 and last["nonfinite"] == ["loss"]
+  assert "loss is not finite at step 2" in result.err.splitlines()[-1]
+  row, fault = writers.read_metrics(tmp_path)[-2:]
+  assert row["step"] == 2 and "loss" in row["nonfinite"]
+  assert fault == {"step": 2, "fault": "loss is not finite at step 2"}
 
 
 def test_misuse_is_exit_code_2_without_a_traceback(repo, tmp_path):

@@ -1,0 +1,259 @@
+"""What a run leaves behind: metrics, evaluations, checkpoints, its clock.
+
+Every process evaluates, so that none waits for another; process 0 writes.
+"""
+
+from collections.abc import Callable
+import math
+import os
+import signal
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lnrnn.errors import DivergedError
+from lnrnn.training import (
+  checkpoints,
+  distributed,
+  health,
+  progress,
+  signals,
+  writers,
+)
+from lnrnn.training import config as config_lib
+from lnrnn.training import step as step_lib
+from lnrnn.training import workdir as workdir_lib
+from lnrnn.training.experiment import Experiment
+
+
+class Clock(NamedTuple):
+  """Seconds that a run has taken so far, over all its starts.
+
+  Attributes:
+    train: of updates, with the wait for data, without compilation.
+    data: of those, waiting for data.
+    wall: of everything from the start of training to now.
+  """
+
+  train: float = 0.0
+  data: float = 0.0
+  wall: float = 0.0
+
+
+class Dispatch(NamedTuple):
+  """Some updates that were made in one compiled call.
+
+  Attributes:
+    first: steps done before it.
+    end: steps done after it.
+    state: after it.
+    metrics: [end - first] each, on the host.
+    spent: seconds it took, with the wait for data, without compilation.
+    waited: of those, for data.
+  """
+
+  first: int
+  end: int
+  state: step_lib.TrainState
+  metrics: dict[str, np.ndarray]
+  spent: float
+  waited: float
+
+
+def run_evals(
+  experiment: Experiment, variables: Any, key: jax.Array, due: Callable
+) -> dict[str, Any]:
+  """Runs the evaluations that are due.
+
+  Args:
+    experiment: with the evaluations.
+    variables: to evaluate.
+    key: random key of this evaluation.
+    due: Eval -> the splits to run it on.
+
+  Returns:
+    {"split/metric": value}.
+  """
+  return {
+    f"{split}/{name}": value
+    for ev in experiment.evals.values()
+    for split in due(ev)
+    for name, value in ev.fn(variables, split, key).items()
+  }
+
+
+class Recorder:
+  """Writes a run's rows, evaluates and saves where that is due.
+
+  Args:
+    config: of the run.
+    experiment: with the evaluations.
+    workdir: of the run.
+    saver: of its checkpoints; None in every process but the first.
+    clock: of the earlier starts.
+  """
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    experiment: Experiment,
+    workdir: str | os.PathLike[str],
+    saver: checkpoints.Checkpoints | None,
+    clock: Clock,
+  ):
+    self._config, self._experiment = config, experiment
+    self._workdir, self._saver = workdir, saver
+    self._before, self._began = clock, time.monotonic()
+    self._clock, self._rate = clock, 0.0
+    self._start = 0
+    self._writer: writers.MultiWriter | None = None
+    self._shown: progress.Progress | None = None
+
+  def open(self, start: int, *, evaluated: bool) -> None:
+    """Makes the workdir's files ready; in process 0 alone.
+
+    Args:
+      start: step the run (re)starts from.
+      evaluated: whether the evaluation of that step is in the metrics.
+    """
+    self._start = start
+    workdir_lib.write_record(
+      self._workdir,
+      self._config,
+      data=self._experiment.data,
+      fingerprint=self._experiment.train_data.fingerprint,
+      steps_per_epoch=self._experiment.train_data.steps_per_epoch,
+      device=jax.devices()[0].device_kind,
+      devices=jax.device_count(),
+      processes=jax.process_count(),
+      step=start,
+    )
+    writers.rewind(self._workdir, start, evaluated=evaluated)
+    self._writer = writers.MultiWriter(
+      writers.JsonlWriter(self._workdir),
+      writers.TensorBoardWriter(self._workdir, step=start),
+    )
+    name = os.path.basename(os.path.abspath(self._workdir))
+    self._shown = progress.Progress(name, start, self._config.train_steps)
+
+  def rows(self, done: Dispatch) -> None:
+    """Writes the training rows of a dispatch.
+
+    Raises:
+      DivergedError: at the first thing that is not finite.
+    """
+    train, data = self._clock.train + done.spent, self._clock.data + done.waited
+    wall = self._before.wall + time.monotonic() - self._began
+    self._clock = Clock(train, data, wall)
+    self._rate = (done.end - done.first) / done.spent
+    metrics = dict(done.metrics)
+    losses, faults = metrics["loss"], metrics.pop(health.FAULT)
+    for i in range(len(losses)):
+      step = done.first + i + 1
+      if step % self._config.log_every == 0 or faults[i]:
+        self._write(step, {name: v[i] for name, v in metrics.items()})
+      if faults[i]:
+        params = done.state.variables["params"]
+        at, what = health.describe(int(faults[i]), step, params)
+        # Where the loss did not show it, it may be older.
+        when = "by" if at < step and np.isfinite(losses[i]) else "at"
+        self._diverged(step, f"{what} is not finite {when} step {at}")
+    if self._shown:
+      self._shown.update(done.end, float(losses[-1]), self._rate)
+
+  def finish(
+    self, step: int, state: step_lib.TrainState, key: jax.Array
+  ) -> None:
+    """Evaluates and saves what is due after a step; stops if asked to.
+
+    Args:
+      step: updates done.
+      state: after them.
+      key: of the evaluations.
+
+    Raises:
+      DivergedError: if the state to save is not finite.
+      WorkdirError: if saving fails.
+      Interrupted: after a signal in any process, the state being saved.
+    """
+    last = step == self._config.train_steps
+
+    def due(ev):
+      return ev.splits if last or step % ev.every == 0 else ()
+
+    found, evaluated = {}, True
+    try:
+      with signals.prompt():
+        found = run_evals(
+          self._experiment,
+          distributed.local(state.variables),
+          jax.random.fold_in(key, step),
+          due,
+        )
+    except signals.Interrupted:
+      evaluated = not any(map(due, self._experiment.evals.values()))
+    if found:
+      self._write(step, found)
+    if saver := self._saver:
+      saver.check()
+      score = saver.score(found)
+      periodic = last or step % self._config.checkpoint_every == 0
+      if evaluated and (periodic or saver.is_among_best(score)):
+        self._save(state, score, evaluated=True)
+    if distributed.any_process(signals.received() is not None):
+      self._save(state, evaluated=evaluated)
+      if self._saver:
+        self._saver.wait()
+        print(f"{self._workdir}: saved at step {step}", file=sys.stderr)
+      raise signals.Interrupted(signals.received() or signal.SIGTERM)
+
+  def done(self) -> None:
+    """Ends a run that came to its last step."""
+    if self._saver:
+      self._saver.wait()
+    if self._writer and self._clock.train > self._before.train:
+      share = self._clock.data / self._clock.train
+      print(
+        f"{self._workdir}: finished after {self._clock.train:.0f} s of updates"
+        f" ({share:.1%} waiting for data), {self._clock.wall:.0f} s in all",
+        flush=True,
+      )
+
+  def close(self) -> None:
+    """Closes the files."""
+    if self._shown:
+      self._shown.close()
+    if self._writer:
+      self._writer.close()
+
+  def _write(self, step: int, metrics: dict[str, Any]) -> None:
+    if self._writer:
+      clock = {f"time/{k}_seconds": v for k, v in self._clock._asdict().items()}
+      clock["time/steps_per_s"] = self._rate
+      self._writer.write(step, {**metrics, **clock})
+
+  def _save(
+    self,
+    state: step_lib.TrainState,
+    score: float = -math.inf,
+    *,
+    evaluated: bool,
+  ) -> None:
+    host = jax.device_get(distributed.local(state))
+    step = int(host.step)
+    if name := health.broken(host):
+      name = name.removeprefix("variables/")
+      self._diverged(step, f"{name} is not finite after step {step}")
+    if self._saver and self._writer:
+      self._writer.flush()  # Its rows shall be there if the checkpoint is.
+      kept = {"clock": self._clock._asdict(), "evaluated": evaluated}
+      self._saver.save(host, kept, score)
+
+  def _diverged(self, step: int, text: str) -> None:
+    if self._writer:
+      self._writer.write(step, {"fault": text})
+      self._writer.flush()
+    raise DivergedError(f"{text}; the last checkpoint is kept")
