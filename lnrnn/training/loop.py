@@ -1,6 +1,6 @@
 """The training loop: it knows an `Experiment` and optax, and no task."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 import contextlib
 import os
 import time
@@ -17,6 +17,7 @@ from lnrnn.training import (
   checkpoints,
   cost,
   distributed,
+  health,
   optim,
   profiling,
   recorder,
@@ -131,6 +132,7 @@ def train(
     state, clock, evaluated = _newest(saver, jax.device_get(fresh))
     del fresh
     start, stop = int(state.step), config.train_steps
+    sentry = health.Sentry(state, _inspector(config, experiment, tx, keys.step))
     journal = recorder.Recorder(config, experiment, workdir, saver, clock)
     stack.callback(journal.close)
     distributed.on_main(lambda: journal.open(start, evaluated=evaluated))
@@ -150,10 +152,41 @@ def train(
     )
     del state  # Its buffers are given to the first dispatch.
     stack.enter_context(contextlib.closing(dispatches))
-    for done in dispatches:
-      journal.rows(done)
-      journal.finish(done.end, done.state, keys.eval)
+    try:
+      for done in dispatches:
+        journal.rows(done)
+        sentry.look(done.state)
+        journal.finish(done.end, done.state, keys.eval)
+    except health.NotFinite as seen:
+      raise journal.diverged(sentry.trace(seen)) from None
     journal.done()
+
+
+def _inspector(
+  config: config_lib.Config,
+  experiment: Experiment,
+  tx: optax.GradientTransformation,
+  key: jax.Array,
+) -> Callable:
+  """(state, step) -> (next state, what is not finite), see `health.Sentry`."""
+  quantities: list[tuple[str, Any]] = []
+
+  @jax.jit
+  def inspect(state, batch):
+    state, found = step_lib.inspected_update(
+      experiment, tx, state, batch, key, accumulate=config.accumulate
+    )
+    quantities[:] = jax.eval_shape(lambda: found)
+    return state, health.first_fault(found)
+
+  def run(state, step):
+    signals.check()
+    state, fault = inspect(state, experiment.train_data[step])
+    if fault < 0:
+      return state, None
+    return state, health.name_fault(int(fault), quantities)
+
+  return run
 
 
 def _check_devices(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:

@@ -143,26 +143,23 @@ class Recorder:
     """Writes the training rows of a dispatch.
 
     Raises:
-      DivergedError: at the first thing that is not finite.
+      NotFinite: for the first loss or norm that is not finite.
     """
     train, data = self._clock.train + done.spent, self._clock.data + done.waited
     wall = self._before.wall + time.monotonic() - self._began
     self._clock = Clock(train, data, wall)
     self._rate = (done.end - done.first) / done.spent
-    metrics = dict(done.metrics)
-    losses, faults = metrics["loss"], metrics.pop(health.FAULT)
-    for i in range(len(losses)):
+    for i in range(done.end - done.first):
       step = done.first + i + 1
-      if step % self._config.log_every == 0 or faults[i]:
-        self._write(step, {name: v[i] for name, v in metrics.items()})
-      if faults[i]:
-        params = done.state.variables["params"]
-        at, what = health.describe(int(faults[i]), step, params)
-        # Where the loss did not show it, it may be older.
-        when = "by" if at < step and np.isfinite(losses[i]) else "at"
-        self._diverged(step, f"{what} is not finite {when} step {at}")
+      row = {name: values[i] for name, values in done.metrics.items()}
+      watched = ("loss", *health.NORMS)
+      bad = [name for name in watched if not np.isfinite(row[name])]
+      if step % self._config.log_every == 0 or bad:
+        self._write(step, row)
+      if bad:
+        raise health.NotFinite(step, bad[0])
     if self._shown:
-      self._shown.update(done.end, float(losses[-1]), self._rate)
+      self._shown.update(done.end, float(done.metrics["loss"][-1]), self._rate)
 
   def finish(
     self, step: int, state: step_lib.TrainState, key: jax.Array
@@ -175,7 +172,7 @@ class Recorder:
       key: of the evaluations.
 
     Raises:
-      DivergedError: if the state to save is not finite.
+      NotFinite: if the state to save is not.
       WorkdirError: if saving fails.
       Interrupted: after a signal in any process, the state being saved.
     """
@@ -245,15 +242,15 @@ class Recorder:
     host = jax.device_get(distributed.local(state))
     step = int(host.step)
     if name := health.broken(host):
-      name = name.removeprefix("variables/")
-      self._diverged(step, f"{name} is not finite after step {step}")
+      raise health.NotFinite(step, name.removeprefix("variables/"))
     if self._saver and self._writer:
       self._writer.flush()  # Its rows shall be there if the checkpoint is.
       kept = {"clock": self._clock._asdict(), "evaluated": evaluated}
       self._saver.save(host, kept, score)
 
-  def _diverged(self, step: int, text: str) -> None:
+  def diverged(self, fault: health.NotFinite) -> DivergedError:
+    """Records why the run ends; what to raise then."""
     if self._writer:
-      self._writer.write(step, {"fault": text})
+      self._writer.write(fault.step, {"fault": str(fault)})
       self._writer.flush()
-    raise DivergedError(f"{text}; the last checkpoint is kept")
+    return DivergedError(f"{fault}; the last checkpoint is kept")

@@ -7,11 +7,12 @@ import itertools
 import os
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lnrnn.errors import DivergedError
+from lnrnn.errors import DivergedError, UserError
+from lnrnn.training import config as config_lib
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training import writers
 
@@ -33,6 +34,30 @@ class Run:
   workdir: pathlib.Path
 
 
+def named(
+  spec: str,
+  variant: Iterable[tuple[str, str]],
+  seed: int,
+  folder: str | os.PathLike[str],
+) -> Run:
+  """One run of a set, in a folder named for what distinguishes it.
+
+  Args:
+    spec: `path.py` or `path.py:key=value,...`, common to all.
+    variant: fields and their values, as in the spec.
+    seed: of the run.
+    folder: the run's workdir is in it.
+
+  Returns:
+    The run.
+  """
+  variant = tuple(variant)
+  args = ",".join(f"{k}={v}" for k, v in (*variant, ("seed", seed)))
+  name = re.sub(r"[^\w=.,()+-]", "_", args)
+  joined = f"{spec}{',' if ':' in spec else ':'}{args}"
+  return Run(variant, seed, joined, pathlib.Path(folder, name))
+
+
 def product(
   spec: str,
   varied: Sequence[tuple[str, Sequence[str]]],
@@ -45,54 +70,103 @@ def product(
     spec: `path.py` or `path.py:key=value,...`, common to all.
     varied: fields and their values, as in the spec.
     seeds: of the runs.
-    folder: the runs' workdirs are made in it, named for what varies.
+    folder: of `named`.
 
   Returns:
     The runs, the seeds in the outer loop.
   """
-  runs = []
-  for seed in seeds:
-    for values in itertools.product(*(values for _, values in varied)):
-      variant = tuple(zip((f for f, _ in varied), values, strict=True))
-      args = ",".join(f"{k}={v}" for k, v in (*variant, ("seed", seed)))
-      name = re.sub(r"[^\w=.,()+-]", "_", args)
-      joined = f"{spec}{',' if ':' in spec else ':'}{args}"
-      runs.append(Run(variant, seed, joined, pathlib.Path(folder, name)))
-  return runs
+  fields = [field for field, _ in varied]
+  return [
+    named(spec, zip(fields, values, strict=True), seed, folder)
+    for seed in seeds
+    for values in itertools.product(*(values for _, values in varied))
+  ]
+
+
+class Status(NamedTuple):
+  """How a run of a set stands.
+
+  Attributes:
+    kind: "missing" or "begun", if it is to be trained; "finished"; "diverged",
+      which it would do again; "failed", for a reason to be mended; "queued",
+      if something else will train it.
+    text: the same in words.
+  """
+
+  kind: str
+  text: str
+
+
+FINISHED = Status("finished", "finished")
+
+
+def standing(run: Run) -> Status:
+  """How far a run has come, by what its workdir holds."""
+  record = workdir_lib.read_record(run.workdir)
+  if record is None:
+    return Status("missing", "not begun")
+  config = config_lib.load_config(run.spec)
+  if workdir_lib.is_finished(run.workdir, config):
+    return FINISHED
+  curves = Curves.read(run.workdir)
+  if curves.diverged:
+    return Status("diverged", curves.unfinished)
+  return Status("begun", f"at step {curves.step} of {config.train_steps}")
 
 
 def run_missing(
-  runs: Sequence[Run], train: Callable[[Run], None], *, jobs: int = 1
-) -> dict[Run, str]:
+  runs: Sequence[Run],
+  train: Callable[[Run], Status | None],
+  *,
+  jobs: int = 1,
+  stop: Callable[[], None] | None = None,
+) -> dict[Run, Status]:
   """Trains the runs that are not finished, resuming those that were begun.
+
+  A run that diverged before is left alone: it would end the same. One that
+  diverges or fails does not keep the others from running.
 
   Args:
     runs: to train; they have passed their checks.
-    train: trains one; a finished run must be a no-op.
-    jobs: how many at a time; with more than one, `train` is called from
-      threads, so it should start a process.
+    train: trains one, and returns how it stands if that is not finished.
+    jobs: how many at a time, where there is `stop`.
+    stop: ends what `train` does, in every thread, and lets it begin nothing
+      more; called on a signal. With it, `train` is called from threads, so it
+      should start a process; without it, from this thread, one by one.
 
   Returns:
-    {run: "finished" or why it is not}; one run that diverges does not keep
-    the others from running.
+    How each run stands.
+
+  Raises:
+    Interrupted: when all that was begun has ended.
   """
+  found = {run: standing(run) for run in runs}
+  missing = [run for run in runs if found[run].kind in ("missing", "begun")]
 
-  def attempt(run: Run) -> str:
+  def attempt(run: Run) -> Status:
     try:
-      train(run)
+      return train(run) or FINISHED
     except DivergedError as e:
-      return str(e)
-    return "finished"
+      return Status("diverged", str(e))
+    except UserError as e:
+      return Status("failed", str(e))
 
-  if jobs == 1:
-    return {run: attempt(run) for run in runs}
+  if stop is None:
+    return found | {run: attempt(run) for run in missing}
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    return dict(zip(runs, pool.map(attempt, runs), strict=True))
+    try:
+      ends = {run: pool.submit(attempt, run) for run in missing}
+      return found | {run: end.result() for run, end in ends.items()}
+    except BaseException:
+      # A signal, say. Leaving the pool waits for the runs that were begun.
+      pool.shutdown(wait=False, cancel_futures=True)
+      stop()
+      raise
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-  """What a finished run measured.
+  """What a run has measured.
 
   Attributes:
     rows: of its metrics.jsonl.
@@ -114,19 +188,29 @@ class Curves:
     return cls(rows, record["steps_per_epoch"], record)
 
   @property
+  def step(self) -> int:
+    """Of the last row."""
+    return max((row["step"] for row in self.rows), default=0)
+
+  @property
   def diverged(self) -> bool:
-    """Whether it ended in a loss or parameters that are not finite."""
-    ends = ("loss", "params")
-    return any(set(ends) & set(row.get("nonfinite", ())) for row in self.rows)
+    """Whether it ended in something that is not finite."""
+    # The loop's last word is a fault. Older runs have the flagged row alone.
+    ends = {"loss", "params"}
+    return any(
+      "fault" in row or ends & set(row.get("nonfinite", ()))
+      for row in self.rows
+    )
 
   @property
   def unfinished(self) -> str:
     """How far a run has come that did not reach its end; else ""."""
-    step = max((row["step"] for row in self.rows), default=0)
     stop = self.record["config"]["train_steps"]
     if self.diverged:
-      return f"diverged at step {step} of {stop}"
-    return "" if step >= stop else f"at step {step} of {stop}"
+      faults = [row["fault"] for row in self.rows if "fault" in row]
+      where = f"diverged at step {self.step} of {stop}"
+      return f"{where}: {faults[-1]}" if faults else where
+    return "" if self.step >= stop else f"at step {self.step} of {stop}"
 
   def get(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Updates [n] and values [n] of a metric."""

@@ -124,30 +124,61 @@ def update(
     state: before the update.
     batch: of this step.
     key: of the run; the step's own is folded out of it.
-    log_every: steps between two examinations of the health, see `health`; a
-      loss that is not finite is always examined.
+    log_every: steps between two that get norms.
     accumulate: microbatches the batch is cut into.
 
   Returns:
     The state after the update, and the metrics: "loss", those of the
-    experiment and, zero where nothing was examined, those of `health`.
+    experiment, and "grad_norm" and "param_norm", zero between the logs.
   """
-  params = state.variables["params"]
   own = jax.random.fold_in(key, state.step)
   (value, others, metrics), grads = gradients(
     experiment, state, batch, own, accumulate
   )
-  examined = health.examine(
-    ((state.step + 1) % log_every == 0) | ~jnp.isfinite(value),
-    params,
-    state.opt_state,
-    value,
-    grads,
-  )
+  logged = (state.step + 1) % log_every == 0
+  norms = health.norms(logged, state.variables["params"], grads)
+  new = _apply(tx, state, others, grads)
+  return new, {"loss": value, **metrics, **norms}
+
+
+def _apply(
+  tx: optax.GradientTransformation, state: TrainState, others: Any, grads: Any
+) -> TrainState:
+  """The state after the optimiser's step."""
+  params = state.variables["params"]
   updates, opt_state = tx.update(grads, state.opt_state, params)
   params = optax.apply_updates(params, updates)
-  new = TrainState(state.step + 1, {**others, "params": params}, opt_state)
-  return new, {"loss": value, **metrics, **examined}
+  return TrainState(state.step + 1, {**others, "params": params}, opt_state)
+
+
+def inspected_update(
+  experiment: Experiment,
+  tx: optax.GradientTransformation,
+  state: TrainState,
+  batch: Any,
+  key: jax.Array,
+  *,
+  accumulate: int = 1,
+) -> tuple[TrainState, health.Quantities]:
+  """One update, and all that may fail to be finite, causes before effects.
+
+  The arguments are those of `update`.
+
+  Returns:
+    The state after it, and the quantities.
+  """
+  own = jax.random.fold_in(key, state.step)
+  (value, others, _), grads = gradients(
+    experiment, state, batch, own, accumulate
+  )
+  new = _apply(tx, state, others, grads)
+  return new, [
+    ("loss", value),
+    ("collection", others),
+    ("gradient", {"params": grads}),
+    ("optimizer state", new.opt_state),
+    ("parameter", {"params": new.variables["params"]}),
+  ]
 
 
 # On a CPU XLA otherwise copies weights at every step of the scan, though their
