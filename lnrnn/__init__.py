@@ -4,6 +4,8 @@
 """
 
 from lnrnn.cells import GRUParams, LSTMParams
+from lnrnn.export import Exported
+from lnrnn.export import load as load_exported
 from lnrnn.linen_cells import GRUCell, LSTMCell
 from lnrnn.norms import (
   Affine,
@@ -25,6 +27,7 @@ __all__ = [
   "Affine",
   "BatchNorm",
   "Bidirectional",
+  "Exported",
   "GRUCell",
   "GRUParams",
   "LSTMCell",
@@ -35,6 +38,7 @@ __all__ = [
   "WeightNorm",
   "batch_norm",
   "layer_norm",
+  "load_exported",
   "normed",
   "rms_norm",
   "weight_norm",

@@ -3,7 +3,8 @@
     kernels <- norms <- backward <- engine <- cells <- rnn <- models
 
 losses, metrics, data and training know none of these; experiments bind them
-all. lnrnn knows neither experiments nor configs. configs are data.
+all. arrays, errors and files serve all parts, and know none of them. lnrnn
+knows neither experiments nor configs. configs are data.
 """
 
 import ast
@@ -14,9 +15,11 @@ import sys
 import pytest
 
 CHAIN = ("kernels", "norms", "backward", "engine", "cells", "linen_cells")
-CHAIN += ("interop", "recurrent_bn", "rnn", "models")
+CHAIN += ("interop", "recurrent_bn", "rnn", "models", "serial", "variables")
+CHAIN += ("export",)
 ASIDE = ("losses", "metrics", "data", "training", "plotting", "report")
 ASIDE += ("claims",)
+BASE = ("arrays", "errors", "files")
 BARE = {"jax", "flax", "optax", "numpy"}  # all that `import lnrnn` may need
 BANNED = {"tensorflow", "clu", "torch"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
@@ -120,6 +123,8 @@ def faults(tree: Tree) -> list[str]:
       check(parts & set(ASIDE), "kernels to models know none of these")
     elif own in ASIDE:
       check(parts & set(CHAIN), f"{own} knows none of these")
+    elif own in BASE:
+      check(parts - set(BASE) - {""}, f"{own} serves all and knows none")
     if own == "data":
       check(closure(tree, module) & {"jax"} | tops & {"jax"}, "data is numpy")
     for node in ast.walk(tree[module]):
@@ -147,6 +152,7 @@ def test_the_arrows_of_import_hold(repo):
     ("lnrnn.cells", "from . import rnn", "lnrnn.cells imports rnn"),
     ("lnrnn.models.mlp", "from ..losses import nll", "imports losses"),
     ("lnrnn.losses", "from lnrnn.norms import Affine", "imports norms"),
+    ("lnrnn.files", "from lnrnn import losses", "imports losses"),
     ("lnrnn.training.loop", "import lnrnn", "name the module itself"),
     ("lnrnn.training.loop", "import experiments.train", "lnrnn knows neither"),
     ("lnrnn.data.mnist", "import jax.numpy as jnp", "data is numpy"),
@@ -167,6 +173,7 @@ def test_a_bad_import_is_found(module, source, fault):
     "lnrnn.rnn": "from lnrnn.cells import LSTMCell",
     "lnrnn.models.mlp": "from lnrnn import norms",
     "lnrnn.losses": "import jax",
+    "lnrnn.files": "import os",
     "lnrnn.training.loop": "def f():\n  import grain",
     "lnrnn.data.mnist": "import numpy as np",
     "configs.common": "import ml_collections",
