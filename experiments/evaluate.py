@@ -13,8 +13,8 @@ from absl import flags
 import jax
 
 from experiments import launch
-from lnrnn.errors import ConfigError, WorkdirError
-from lnrnn.training import workdir as workdir_lib
+from lnrnn.errors import ConfigError
+from lnrnn.training import signals
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
 _SPLIT = flags.DEFINE_string(
@@ -25,26 +25,17 @@ _CHECKPOINT = flags.DEFINE_string(
 )
 
 
+@signals.abrupt()
 def main() -> None:
   """Restores the run and prints its metrics."""
   from lnrnn.training import loop, recorder
   from lnrnn.training import step as step_lib
 
-  config = launch.config_of(_WORKDIR.value)
-  task = launch.task(config)
-  if faults := task.check(config):
-    raise ConfigError(*faults)
-  experiment = task.build(config)
+  config, experiment = launch.reopen(_WORKDIR.value)
   splits = sorted({s for ev in experiment.evals.values() for s in ev.splits})
   if _SPLIT.value and _SPLIT.value not in splits:
     raise ConfigError(
       f"--split={_SPLIT.value!r}: must be one of {', '.join(splits)}"
-    )
-  record = workdir_lib.read_record(_WORKDIR.value) or {}
-  if record["fingerprint"] != experiment.train_data.fingerprint:
-    raise WorkdirError(
-      f"workdir {_WORKDIR.value}: the run was trained on other data"
-      f" ({record['data']}) than there is now ({experiment.data})"
     )
   state = loop.restore(config, experiment, _WORKDIR.value, _CHECKPOINT.value)
   found = recorder.run_evals(

@@ -10,21 +10,22 @@ import contextlib
 import importlib
 import os
 import pathlib
-import signal
 import sys
 import types
 
-# Until `run` takes over, Ctrl-C ends our programs without a traceback: the
-# imports below take a second. A notebook keeps Python's own handler.
-if pathlib.Path(sys.argv[0]).resolve().parent == pathlib.Path(__file__).parent:
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 from absl import app, flags, logging
 
-from lnrnn.errors import ConfigError, DivergedError, UserError, choices
+from lnrnn.errors import (
+  ConfigError,
+  DivergedError,
+  UserError,
+  WorkdirError,
+  choices,
+)
 from lnrnn.training import config as config_lib
 from lnrnn.training import signals, watchdog
 from lnrnn.training import workdir as workdir_lib
+from lnrnn.training.experiment import Experiment
 
 DIVERGED = 3
 STALLED = watchdog.EXIT_CODE
@@ -89,7 +90,8 @@ def run(main: Callable[[], None]) -> None:
       with signals.handled():
         main()
     except signals.Interrupted as e:
-      _fail(f"{e}; start again to go on", code=e.exit_code)
+      signals.tell(f"error: {e}; start again to go on")
+      sys.exit(e.exit_code)
     except DivergedError as e:
       _fail(str(e), code=DIVERGED)
     except UserError as e:
@@ -167,6 +169,32 @@ def config_of(workdir: str | os.PathLike[str]) -> config_lib.Config:
   return config
 
 
+def reopen(
+  workdir: str | os.PathLike[str],
+) -> tuple[config_lib.Config, Experiment]:
+  """The run in a workdir, on the data it was trained on.
+
+  Returns:
+    (config, experiment).
+
+  Raises:
+    UserError: if no run is there, or the data is another now.
+  """
+  config = config_of(workdir)
+  module = task(config)
+  if faults := module.check(config):
+    raise ConfigError(*faults)
+  experiment = module.build(config)
+  record = workdir_lib.read_record(workdir) or {}
+  if record["fingerprint"] != experiment.train_data.fingerprint:
+    raise WorkdirError(
+      f"workdir {workdir}: the run was trained on other data"
+      f" ({record['data']}) than there is now ({experiment.data})"
+    )
+  return config, experiment
+
+
+@signals.abrupt()
 def train(spec: str, workdir: str | os.PathLike[str]) -> None:
   """Trains the run `spec` in `workdir`; a finished run is a no-op.
 

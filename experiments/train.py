@@ -11,6 +11,7 @@ from absl import flags
 
 from experiments import launch
 from lnrnn.errors import ConfigError
+from lnrnn.training import signals
 
 _CONFIG = flags.DEFINE_string(
   "config", None, "configs/NAME.py:key=value,...", required=True
@@ -32,6 +33,7 @@ _PROCESS = flags.DEFINE_integer(
 )
 
 
+@signals.abrupt()  # Joining other processes may take minutes.
 def main() -> None:
   """Trains the run that the flags name."""
   address = {

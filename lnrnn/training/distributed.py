@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from lnrnn.errors import ConfigError, UserError, WorkdirError
+from lnrnn.training import signals
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ def initialize(**address: Any) -> None:
       f"--distributed: {reason} Start it under Slurm, mpirun, Kubernetes or"
       " on a TPU pod, or give --coordinator, --num_processes and --process_id"
     ) from e
+  signals.take_over()  # JAX's preemption service has its own for SIGTERM.
 
 
 def is_main() -> bool:

@@ -137,14 +137,15 @@ def train(
     stack.callback(journal.close)
     distributed.on_main(lambda: journal.open(start, evaluated=evaluated))
     state = distributed.replicate(state, mesh)
+    stack.enter_context(signals.deferred())
     if not evaluated:  # A signal came before this step was evaluated.
       journal.finish(start, state, keys.eval)
-    periods = [config.checkpoint_every]
+    # A dispatch ends where there is something to write.
+    periods = [config.log_every, config.checkpoint_every]
     periods += [ev.every for ev in experiment.evals.values()]
     plan = list(
       step_lib.chunks(start, stop, periods, config.steps_per_dispatch)
     )
-    stack.enter_context(signals.deferred())
     profiler = profiling.Profiler(workdir, config.profile_steps)
     stack.callback(profiler.close)
     dispatches = _dispatches(
@@ -176,7 +177,7 @@ def _inspector(
     state, found = step_lib.inspected_update(
       experiment, tx, state, batch, key, accumulate=config.accumulate
     )
-    quantities[:] = jax.eval_shape(lambda: found)
+    quantities[:] = [(name, _shapes(tree)) for name, tree in found]
     return state, health.first_fault(found)
 
   def run(state, step):
@@ -243,6 +244,7 @@ def _dispatches(
   mesh = distributed.mesh()
   options = dict(log_every=config.log_every, accumulate=config.accumulate)
   jitted = step_lib.dispatcher(experiment, tx, mesh, **options)
+  norm = jax.jit(health.norm)
   key_data = np.asarray(jax.random.key_data(key))
   compiled: dict[int, Any] = {}
   data = batches_lib.share(
@@ -256,15 +258,21 @@ def _dispatches(
       with watchdog.limit(config.stall_seconds, f"reading {steps}"):
         batch = distributed.shard(next(stream), mesh)
       waited = time.perf_counter() - began
+      if not compiled:
+        signals.check()  # Nothing is lost before the first dispatch.
       if not compiled and distributed.is_main():
         _say_cost(experiment, tx, state, batch, config.accumulate)
       if end - first not in compiled:
         lowered = jitted.lower(state, batch, key_data)
         compiled[end - first] = lowered.compile()
+        if len(compiled) == 1:
+          signals.check()
       profiler.before(first, end)
       began = time.perf_counter()
       with watchdog.limit(config.stall_seconds, steps):
         state, metrics = compiled[end - first](state, batch, key_data)
+        if end % config.log_every == 0:
+          metrics["param_norm"] = norm(state.variables["params"])[None]
         metrics = jax.device_get(metrics)
       spent = waited + time.perf_counter() - began
       profiler.after(end)
@@ -297,3 +305,7 @@ def _say_cost(
     f" step, on {devices} x {kind}",
     flush=True,
   )
+
+
+def _shapes(tree: Any) -> Any:
+  return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)

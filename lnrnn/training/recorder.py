@@ -7,7 +7,6 @@ from collections.abc import Callable
 import math
 import os
 import signal
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -149,17 +148,19 @@ class Recorder:
     wall = self._before.wall + time.monotonic() - self._began
     self._clock = Clock(train, data, wall)
     self._rate = (done.end - done.first) / done.spent
-    for i in range(done.end - done.first):
-      step = done.first + i + 1
-      row = {name: values[i] for name, values in done.metrics.items()}
-      watched = ("loss", *health.NORMS)
-      bad = [name for name in watched if not np.isfinite(row[name])]
-      if step % self._config.log_every == 0 or bad:
-        self._write(step, row)
-      if bad:
-        raise health.NotFinite(step, bad[0])
+    losses = done.metrics["loss"]
+    for i in np.flatnonzero(~np.isfinite(losses)):
+      step = done.first + int(i) + 1
+      self._write(step, {"loss": losses[i]})
+      raise health.NotFinite(step, "loss")
+    if done.end % self._config.log_every == 0:
+      row = {name: values[-1] for name, values in done.metrics.items()}
+      self._write(done.end, row)
+      for name in ("grad_norm", "param_norm"):
+        if not np.isfinite(row[name]):
+          raise health.NotFinite(done.end, name)
     if self._shown:
-      self._shown.update(done.end, float(done.metrics["loss"][-1]), self._rate)
+      self._shown.update(done.end, float(losses[-1]), self._rate)
 
   def finish(
     self, step: int, state: step_lib.TrainState, key: jax.Array
@@ -204,7 +205,7 @@ class Recorder:
       self._save(state, evaluated=evaluated)
       if self._saver:
         self._saver.wait()
-        print(f"{self._workdir}: saved at step {step}", file=sys.stderr)
+        signals.tell(f"{self._workdir}: saved at step {step}")
       raise signals.Interrupted(signals.received() or signal.SIGTERM)
 
   def done(self) -> None:

@@ -32,7 +32,9 @@ class Interrupted(BaseException):
 
 
 _received: list[int] = []
-_deferred = 0
+_RAISE, _NOTE, _EXIT = range(3)
+_mode = _RAISE
+_installed = False
 
 
 def received() -> int | None:
@@ -49,34 +51,58 @@ def check() -> None:
 @contextlib.contextmanager
 def deferred() -> Generator[None]:
   """Inside, a signal is only noted: ask `received()` where it suits."""
-  global _deferred
-  _deferred += 1
-  try:
+  with _answer(_NOTE):
     yield
-  finally:
-    _deferred -= 1
 
 
 @contextlib.contextmanager
 def prompt() -> Generator[None]:
-  """Inside `deferred`, a stretch that a signal may end anywhere."""
-  global _deferred
-  outer = _deferred
+  """Inside `deferred`, a stretch that a signal may end anywhere.
+
+  Raises:
+    Interrupted: if there was a signal before or inside.
+  """
   try:
-    _deferred = 0
+    with _answer(_RAISE):
+      check()
+      yield
+  except Exception:
+    # XLA turns what is raised in one of its callbacks into an error of its
+    # own, and so does the import of an extension.
     check()
+    raise
+
+
+@contextlib.contextmanager
+def abrupt() -> Generator[None]:
+  """Inside, a signal ends the process at once: there is nothing to lose yet.
+
+  An exception would have to come through the import of extensions, some of
+  which do not survive that.
+  """
+  with _answer(_EXIT):
+    yield
+
+
+@contextlib.contextmanager
+def _answer(mode: int) -> Generator[None]:
+  global _mode
+  outer, _mode = _mode, mode
+  try:
     yield
   finally:
-    _deferred = outer
+    _mode = outer
 
 
 @contextlib.contextmanager
 def handled() -> Generator[None]:
-  """Inside, SIGTERM and Ctrl-C raise `Interrupted`, unless `deferred`.
+  """Inside, SIGTERM and Ctrl-C raise `Interrupted`, if nothing else is said.
 
   To be entered in the main thread.
   """
+  global _installed
   before = {number: signal.signal(number, _handle) for number in STOPS}
+  _installed = True
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -89,9 +115,30 @@ def handled() -> Generator[None]:
     os.close(writer)  # Ends the listener.
     listener.join()
     os.close(reader)
+    _installed = False
     for number, handler in before.items():
       signal.signal(number, handler)
     _received.clear()
+
+
+def tell(line: str) -> None:
+  """Prints a line of error; that nobody reads it any more is no error.
+
+  Ctrl-C ends the `tee` of `train ... 2>&1 | tee log` as well.
+  """
+  try:
+    print(line, file=sys.stderr, flush=True)
+  except OSError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stderr.fileno())
+    os.close(nowhere)
+
+
+def take_over() -> None:
+  """Sets the handlers of `handled` again, where a library has set its own."""
+  if _installed:
+    for number in STOPS:
+      signal.signal(number, _handle)
 
 
 def _handle(number: int, frame: object) -> None:
@@ -99,7 +146,7 @@ def _handle(number: int, frame: object) -> None:
   _received.append(number)
   if len(_received) > 1:
     os._exit(128 + number)
-  if not _deferred:
+  if _mode == _RAISE:
     raise Interrupted(number)
 
 
@@ -112,5 +159,8 @@ def _listen(reader: int) -> None:
       seen += 1
       if seen > 1:
         os._exit(128 + number)
-      name = signal.Signals(number).name
-      print(f"{name}: stopping; again to stop at once", file=sys.stderr)
+      if _mode == _EXIT:
+        end = Interrupted(number)
+        tell(f"error: {end}; start again to go on")
+        os._exit(end.exit_code)
+      tell(f"{signal.Signals(number).name}: stopping; again to stop at once")

@@ -124,21 +124,20 @@ def update(
     state: before the update.
     batch: of this step.
     key: of the run; the step's own is folded out of it.
-    log_every: steps between two that get norms.
+    log_every: steps between two that get a norm.
     accumulate: microbatches the batch is cut into.
 
   Returns:
     The state after the update, and the metrics: "loss", those of the
-    experiment, and "grad_norm" and "param_norm", zero between the logs.
+    experiment, and the global "grad_norm", zero between the logs.
   """
   own = jax.random.fold_in(key, state.step)
   (value, others, metrics), grads = gradients(
     experiment, state, batch, own, accumulate
   )
-  logged = (state.step + 1) % log_every == 0
-  norms = health.norms(logged, state.variables["params"], grads)
+  grad_norm = health.norm(grads, (state.step + 1) % log_every == 0)
   new = _apply(tx, state, others, grads)
-  return new, {"loss": value, **metrics, **norms}
+  return new, {"loss": value, **metrics, "grad_norm": grad_norm}
 
 
 def _apply(

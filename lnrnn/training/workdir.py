@@ -15,6 +15,7 @@ from typing import Any
 
 import filelock
 
+from lnrnn import files
 from lnrnn.errors import WorkdirError
 from lnrnn.training import checkpoints
 from lnrnn.training import config as config_lib
@@ -239,6 +240,9 @@ def write_record(
     step: the run (re)starts from.
     devices: of all processes.
     processes: that train together.
+
+  Raises:
+    WorkdirError: if the disk refuses it.
   """
   path = pathlib.Path(workdir, RECORD)
   old = read_record(workdir) or {"starts": []}
@@ -262,9 +266,11 @@ def write_record(
     "steps_per_epoch": steps_per_epoch,
     "starts": [*old["starts"], start],
   }
-  new = path.with_suffix(".tmp")
-  new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-  new.replace(path)
+  try:
+    with files.atomic(path, sync=True) as new:
+      new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+  except OSError as e:
+    raise WorkdirError(f"{path} cannot be written: {e.strerror}") from e
 
 
 def _git_commit() -> str | None:

@@ -1,17 +1,25 @@
 """Metrics on disk: metrics.jsonl, the source of truth, and TensorBoard.
 
 `MetricWriter` has the method names of clu's writers, so that either can take
-the other's place.
+the other's place. What a disk refuses is a `WorkdirError`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+import contextlib
+import io
 import json
 import math
 import os
 import pathlib
+import platform
+import struct
+import time
 from typing import Any, Protocol
 
 import numpy as np
+
+from lnrnn import files
+from lnrnn.errors import WorkdirError
 
 METRICS = "metrics.jsonl"
 
@@ -29,10 +37,10 @@ class MetricWriter(Protocol):
     """Writes texts of one step."""
 
   def flush(self) -> None:
-    """Hands everything to the operating system."""
+    """Brings everything to the disk."""
 
   def close(self) -> None:
-    """Flushes and closes the files."""
+    """Closes the files."""
 
 
 def _row(step: int, scalars: Mapping[str, float]) -> str:
@@ -49,29 +57,64 @@ def _row(step: int, scalars: Mapping[str, float]) -> str:
   return json.dumps(row, allow_nan=False) + "\n"
 
 
+@contextlib.contextmanager
+def _writing(path: str | os.PathLike[str]) -> Generator[None]:
+  """Turns what a disk refuses into one line."""
+  try:
+    yield
+  except OSError as e:
+    reason = e.strerror or str(e)
+    raise WorkdirError(f"{path} cannot be written: {reason}") from e
+
+
+class _Appended:
+  """A file that grows.
+
+  It has no buffer: what is written can be followed, and what a full disk
+  refuses is not tried again when the file is closed.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    with _writing(path):
+      self._file: io.FileIO = path.open("ab", buffering=0)
+
+  def write(self, data: bytes) -> None:
+    left = memoryview(data)
+    with _writing(self._path):
+      while left:  # An almost full disk takes a part, and then refuses.
+        left = left[self._file.write(left) :]
+
+  def sync(self) -> None:
+    with _writing(self._path):
+      os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    with _writing(self._path):
+      self._file.close()
+
+
 class JsonlWriter:
   """Appends one JSON object a line to `metrics.jsonl`."""
 
   def __init__(self, workdir: str | os.PathLike[str]):
-    path = pathlib.Path(workdir) / METRICS
-    # A line at a time: what is there can be followed.
-    self._file = path.open("a", buffering=1, encoding="utf-8")
+    self._file = _Appended(pathlib.Path(workdir) / METRICS)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes one row."""
-    self._file.write(_row(step, scalars))
+    self._file.write(_row(step, scalars).encode())
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Pictures are left to the figures folder and TensorBoard."""
 
   def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
     """Writes one row of texts."""
-    self._file.write(json.dumps({"step": int(step), **texts}) + "\n")
+    row = {"step": int(step), **texts}
+    self._file.write((json.dumps(row) + "\n").encode())
 
   def flush(self) -> None:
     """Brings everything to the disk."""
-    self._file.flush()
-    os.fsync(self._file.fileno())
+    self._file.sync()
 
   def close(self) -> None:
     """Closes the file."""
@@ -79,39 +122,58 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-  """Mirrors the metrics to TensorBoard event files, without TensorFlow."""
+  """Mirrors the metrics to TensorBoard event files, without TensorFlow.
+
+  Not by tensorboardX.SummaryWriter, which writes on a thread: when a full
+  disk has ended that, ten events later the caller waits for ever.
+  """
 
   def __init__(self, workdir: str | os.PathLike[str], *, step: int):
-    import tensorboardX  # Not needed by `import lnrnn`.
+    # Not needed by `import lnrnn`.
+    from tensorboardX import record_writer, summary
+    from tensorboardX.proto import event_pb2
 
-    # Rows past the restored step are not shown again.
-    self._writer = tensorboardX.SummaryWriter(
-      str(workdir), purge_step=step + 1 if step else None
-    )
+    self._crc, self._make = record_writer.masked_crc32c, summary
+    self._pb: Any = event_pb2
+    name = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
+    self._file = _Appended(pathlib.Path(workdir) / name)
+    self._add(0, file_version="brain.Event:2")
+    if step:  # Rows past the restored step are not shown again.
+      log = self._pb.SessionLog(status=self._pb.SessionLog.START)
+      self._add(step + 1, session_log=log)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes numbers of one step."""
     for key, value in scalars.items():
-      self._writer.add_scalar(key, float(value), step)
+      self._add(step, summary=self._make.scalar(key, float(value)))
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Writes pictures of one step."""
     for key, image in images.items():
       form = "HW" if image.ndim == 2 else "HWC"
-      self._writer.add_image(key, image, step, dataformats=form)
+      made = self._make.image(key, image, dataformats=form)
+      self._add(step, summary=made)
 
   def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
     """Writes texts of one step."""
     for key, text in texts.items():
-      self._writer.add_text(key, text, step)
+      self._add(step, summary=self._make.text(key, text))
 
   def flush(self) -> None:
-    """Hands everything to the operating system."""
-    self._writer.flush()
+    """Brings everything to the disk."""
+    self._file.sync()
 
   def close(self) -> None:
     """Closes the event file."""
-    self._writer.close()
+    self._file.close()
+
+  def _add(self, step: int, **content: Any) -> None:
+    """Appends an event, in the format of TFRecord."""
+    event = self._pb.Event(wall_time=time.time(), step=int(step), **content)
+    data = event.SerializeToString()
+    size = struct.pack("<Q", len(data))
+    sums = [struct.pack("<I", self._crc(part)) for part in (size, data)]
+    self._file.write(size + sums[0] + data + sums[1])
 
 
 class MultiWriter:
@@ -197,9 +259,8 @@ def rewind(
         kept.append(line)
     except json.JSONDecodeError:
       continue
-  new = path.with_suffix(".tmp")
-  new.write_text("".join(kept), encoding="utf-8")
-  new.replace(path)
+  with _writing(path), files.atomic(path, sync=True) as new:
+    new.write_text("".join(kept), encoding="utf-8")
 
 
 def curve(
