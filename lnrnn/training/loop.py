@@ -301,7 +301,7 @@ def _say_cost(
   params = jax.tree.leaves(state.variables["params"])
   devices, kind = jax.device_count(), jax.devices()[0].device_kind
   print(
-    f"{sum(p.size for p in params):,} parameters, {flops / 1e6:,.0f} MFLOP a"
+    f"{sum(p.size for p in params):,} parameters, {flops:.3g} FLOP a"
     f" step, on {devices} x {kind}",
     flush=True,
   )

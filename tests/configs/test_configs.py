@@ -185,6 +185,17 @@ def test_of_several_configs_the_last_takes_the_overrides_as_it_does_in_absl():
   ]
 
 
+def test_a_flag_whose_value_has_commas_stays_one_value():
+  argv = ["train", "--config=c.py:smoke", "--config.profile_steps=10,20"]
+  folded = launch.fold_overrides([*argv, "--config.data.dir=/a,b"])
+  spec = folded[1].partition(":")[2]
+  assert common.parse_arg(spec) == {
+    "smoke": "true",
+    "profile_steps": "10,20",
+    "data.dir": "/a,b",
+  }
+
+
 def test_a_missing_file_is_a_config_error():
   with pytest.raises(ConfigError, match="not found"):
     config_lib.load_config("configs/nothing.py")
