@@ -16,7 +16,7 @@ from absl import flags
 import numpy as np
 
 from experiments import launch
-from lnrnn import claims, metrics, report
+from lnrnn import claims, files, metrics, report
 from lnrnn.claims import Curve, Group, Row, Runs, Side
 from lnrnn.data import mnist
 from lnrnn.errors import UserError
@@ -249,10 +249,12 @@ def main() -> None:
   commits = sorted({str(start["git_commit"])[:8] for start in starts})
   text += f"\n{len(runs)} runs, by commits {', '.join(commits)}.\n"
   path = pathlib.Path(_WORKDIR.value, "claims.md")
-  path.write_text(text, encoding="utf-8")
-  path.with_suffix(".json").write_text(
-    json.dumps([row._asdict() for row in rows], indent=2) + "\n"
-  )
+  with files.atomic(path) as part:
+    part.write_text(text, encoding="utf-8")
+  with files.atomic(path.with_suffix(".json")) as part:
+    part.write_text(
+      json.dumps([row._asdict() for row in rows], indent=2) + "\n"
+    )
   print(f"{text}\nwritten: {path}, {path.with_suffix('.json')}")
 
 

@@ -48,3 +48,19 @@ def choices(value: object, allowed: Sequence[str]) -> str:
   close = difflib.get_close_matches(str(value).lower(), allowed, n=1)
   hint = f"; did you mean {close[0]!r}?" if close else ""
   return f"must be one of {', '.join(allowed)}{hint}"
+
+
+def one_line(error: object) -> str:
+  """What an error of other code says, fit to end a line of ours.
+
+  Args:
+    error: its text may hold what a file or a server made up: many lines, or
+      characters that a terminal obeys.
+
+  Returns:
+    The first line, shortened, unprintable characters escaped; the name of the
+    error's class where it says nothing.
+  """
+  line = str(error).strip().partition("\n")[0] or type(error).__name__
+  line = line if len(line) <= 300 else f"{line[:297]}..."
+  return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 import os
 import pathlib
 import re
-from typing import Any, BinaryIO, NamedTuple
-import zipfile
-import zlib
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lnrnn import arrays
 from lnrnn.errors import DataError, choices
 
 Params = dict[str, Any]
@@ -27,9 +26,6 @@ TORCH_KEY = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l\d+")
 FROM_IFOG = (1, 0, 2, 3)
 FROM_IFGO = (1, 0, 3, 2)
 FROM_RU = (1, 0)
-# What NumPy raises for what it cannot read.
-UNREADABLE = (ValueError, EOFError, RuntimeError)
-UNREADABLE += (zipfile.BadZipFile, zlib.error)
 
 
 class AuthorsWeights(NamedTuple):
@@ -77,29 +73,13 @@ def from_authors_npz(
       f"{path}: a pickle can run code as it is read, and is never loaded;"
       " the weights are in the .npz file"
     )
-  try:
-    with path.open("rb") as stream, _archive(path, stream) as file:
-      return _read_authors(path, file, prefix, kind)
-  except FileNotFoundError as error:
-    raise DataError(f"{path}: no such file") from error
-  except OSError as error:
-    raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def _archive(path: pathlib.Path, stream: BinaryIO) -> Any:
-  try:
-    file = np.load(stream, allow_pickle=False)
-  except UNREADABLE as error:
-    raise DataError(f"{path}: is no .npz file, or is cut short") from error
-  if isinstance(file, np.ndarray):
-    raise DataError(f"{path}: is a single array; expected an .npz file")
-  return file
+  return _read_authors(path, prefix, kind)
 
 
 def _read_authors(
-  path: pathlib.Path, file: Any, prefix: str, kind: str | None
+  path: pathlib.Path, prefix: str, kind: str | None
 ) -> AuthorsWeights:
-  names = set(file.files)
+  names = set(arrays.npz_names(path))
   if kind is None:
     own = _authors_shapes("gru", 0, 0).keys() - _authors_shapes("lstm", 0, 0)
     kind = "gru" if any(f"{prefix}_{key}" in names for key in own) else "lstm"
@@ -111,9 +91,12 @@ def _read_authors(
       f"normalised {kind.upper()} has {', '.join(keys)} under one prefix, and"
       f" this file has {', '.join(layers) or 'no such prefix'}"
     )
-  a = {key: _read(path, file, f"{prefix}_{key}") for key in keys}
-  if f"{prefix}_h0" in names:
-    a["h0"] = _read(path, file, f"{prefix}_h0")
+  keys += ["h0"] * (f"{prefix}_h0" in names)
+  held = arrays.load_npz(path, [f"{prefix}_{key}" for key in keys])
+  a = dict(zip(keys, held.values(), strict=True))
+  for name, array in held.items():
+    if not np.issubdtype(array.dtype, np.floating):
+      raise DataError(f"{path}: {name} holds {array.dtype}; expected floats")
 
   n, _ = _matrix(f"{path}: {prefix}_W", a["W"], DataError)
   d, _ = _matrix(f"{path}: {prefix}_U", a["U"], DataError)
@@ -155,17 +138,6 @@ def _authors_shapes(kind: str, n: int, d: int) -> dict[str, tuple[int, ...]]:
   for i, width in enumerate(widths, 1):
     shapes |= {f"s{i}": (width,), f"b{i}": (width,)}
   return shapes
-
-
-def _read(path: pathlib.Path, file: Any, name: str) -> np.ndarray:
-  try:
-    a = file[name]
-  except UNREADABLE as error:
-    raise DataError(f"{path}: {name} cannot be read: {error}") from error
-  held = getattr(a, "dtype", bytes)  # Bytes where a member is no array.
-  if not np.issubdtype(held, np.floating):
-    raise DataError(f"{path}: {name} holds {held}; expected floats")
-  return a
 
 
 def from_flax_lstm(params: Mapping[str, Any]) -> Params:

@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 
+from lnrnn import files
+
 # Wong's colours, which the colour-blind tell apart; one for each norm,
 # wherever it is drawn.
 COLOURS = {
@@ -102,7 +104,8 @@ def curves(
   )
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, dpi=150)
+  with files.atomic(path) as part:
+    figure.savefig(part, dpi=150)
   return path
 
 

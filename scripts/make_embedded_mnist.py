@@ -13,6 +13,7 @@ import sys
 from absl import app, flags
 import numpy as np
 
+from lnrnn import files
 from lnrnn.data import batches, idx, mnist
 from lnrnn.errors import UserError
 
@@ -65,7 +66,9 @@ def main(argv: Sequence[str]) -> int:
       (f"mnist-{split}-labels-idx1-ubyte.gz", labels.astype(np.uint8)),
     ):
       # No time in the header: the same data makes the same file.
-      (out / name).write_bytes(gzip.compress(idx.idx_bytes(array), 9, mtime=0))
+      content = gzip.compress(idx.idx_bytes(array), 9, mtime=0)
+      with files.atomic(out / name) as part:
+        part.write_bytes(content)
   return 0
 
 

@@ -7,7 +7,8 @@ given by --from, checks their sha256, and converts them where the task has a
 converted form. Runs read the result through LNRNN_DATA_DIR=DIR. A second call
 goes on where the first was stopped, and does nothing when all is there.
 
-Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written.
+Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written, 130
+and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from absl import app, flags
 
 from lnrnn.data import fetch
 from lnrnn.errors import ConfigError, UserError
+from lnrnn.training import signals
 
 _FROM = flags.DEFINE_string(
   "from", None, "Directory with the owners' files, instead of the network."
@@ -43,6 +45,8 @@ _MNIST_SHA256 = {
     "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
   ),
 }
+# The largest of them has 9.9 MB.
+_MNIST_MAX_BYTES = 1 << 24
 
 
 def prepare_mnist(out: pathlib.Path, source: pathlib.Path | None) -> str:
@@ -61,7 +65,12 @@ def prepare_mnist(out: pathlib.Path, source: pathlib.Path | None) -> str:
   """
   for name, sha256 in _MNIST_SHA256.items():
     mirrors = [source.resolve().as_uri() + "/"] if source else _MNIST_MIRRORS
-    fetch.fetch([mirror + name for mirror in mirrors], out / name, sha256)
+    fetch.fetch(
+      [mirror + name for mirror in mirrors],
+      out / name,
+      sha256,
+      max_bytes=_MNIST_MAX_BYTES,
+    )
   # Imported here: the other tasks do without tensorflow-datasets.
   from lnrnn.data import tfds_mnist
 
@@ -96,7 +105,11 @@ def _prepare(arguments: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> int:
   """Prepares one task; returns the exit code."""
   try:
-    _prepare(argv[1:])
+    with signals.handled():
+      _prepare(argv[1:])
+  except signals.Interrupted as error:
+    signals.tell(f"prepare_data: {error}; start again to go on")
+    return error.exit_code
   except (UserError, OSError) as error:
     print(f"prepare_data: {error}", file=sys.stderr)
   except ImportError as error:

@@ -121,6 +121,25 @@ def test_a_picture_is_drawn(tmp_path, x):
   assert path.stat().st_size > 10_000
 
 
+def test_a_picture_that_is_interrupted_leaves_the_old_one(
+  tmp_path, monkeypatch
+):
+  from matplotlib.figure import Figure
+
+  def interrupted(figure, path, **options):
+    path.write_bytes(b"half")
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(Figure, "savefig", interrupted)
+  path = tmp_path / "a.png"
+  path.write_bytes(b"old")
+  with pytest.raises(KeyboardInterrupt):
+    plotting.curves(report.panels(_comparison(), "epochs"), path)
+  assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [
+    ("a.png", b"old")
+  ]
+
+
 def test_a_seed_that_diverged_shows_as_a_gap():
   from matplotlib.figure import Figure
 

@@ -1,22 +1,42 @@
 """Downloads that are checked before they get their name, and safe unpacking."""
 
+import bz2
 from collections.abc import Sequence
+import gzip
 import hashlib
 import http.client
+import io
 import lzma
-import os
 import pathlib
-import shutil
 import tarfile
-import tempfile
+from typing import IO
 import urllib.request
 import zlib
 
-from lnrnn.errors import DataError
+from lnrnn import files
+from lnrnn.errors import DataError, one_line
+
+_File = IO[bytes] | io.BufferedIOBase
+
+# Our choices: no file of a task comes near the first, and what describes one
+# member of an archive, its name above all, nears the second.
+MAX_BYTES = 1 << 36
+_MAX_HEADER = 1 << 20
+# xz packs with a window of 64 MiB at most, but a file may ask for 4 GiB.
+_MAX_XZ_MEMORY = 1 << 27
+_BLOCK = 1 << 20
+# What damage raises: tarfile checks little of what a header says.
+_UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, RecursionError)
+_UNREADABLE += (zlib.error, lzma.LZMAError)
 
 
 def fetch(
-  urls: Sequence[str], path: pathlib.Path, sha256: str, *, timeout: float = 60.0
+  urls: Sequence[str],
+  path: pathlib.Path,
+  sha256: str,
+  *,
+  timeout: float = 60.0,
+  max_bytes: int = MAX_BYTES,
 ) -> None:
   """Downloads one file, unless it is there already.
 
@@ -28,6 +48,7 @@ def fetch(
     path: where to put it; missing directories are made.
     sha256: expected hash, 64 hexadecimal digits.
     timeout: seconds to wait for a mirror that sends nothing.
+    max_bytes: a mirror that sends more is given up.
 
   Raises:
     DataError: no mirror sent the file that is expected.
@@ -37,66 +58,173 @@ def fetch(
       if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
         return
   path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
   reasons = []
-  try:
-    for url in urls:
-      try:
-        found = _download(url, part, timeout)
-      except (OSError, ValueError, http.client.HTTPException) as error:
-        reasons.append(f"{url}: {error}")
-        continue
-      if found == sha256:
-        part.replace(path)
-        return
-      reasons.append(f"{url}: has sha256 {found}, not {sha256}")
-  finally:
-    part.unlink(missing_ok=True)
+  for url in urls:
+    try:
+      with files.atomic(path, sync=True) as part:
+        _download(url, part, sha256, timeout=timeout, max_bytes=max_bytes)
+      return
+    except (OSError, ValueError, http.client.HTTPException) as error:
+      reasons.append(f"{url}: {one_line(error)}")
   raise DataError(f"{path.name}: cannot be had: {'; '.join(reasons)}")
 
 
-def extract(archive: pathlib.Path, out: pathlib.Path) -> None:
+def extract(
+  archive: pathlib.Path, out: pathlib.Path, *, max_bytes: int = MAX_BYTES
+) -> None:
   """Unpacks a tar archive, plain or compressed by gzip, bzip2 or xz.
 
-  Members that would land outside of `out`, links that lead there and device
-  files are refused. `out` appears when all is unpacked, or not at all.
+  Only files and folders are unpacked: members that would land outside of
+  `out`, links and devices are refused. `out` appears when all is unpacked, or
+  not at all.
 
   Args:
     archive: the tar file.
     out: directory to make; it must not exist.
+    max_bytes: the most that the members may take together.
 
   Raises:
-    DataError: the archive is damaged or unsafe, or `out` exists.
+    DataError: the archive is damaged, unsafe or too large, or `out` exists.
   """
   if out.exists():
     raise DataError(f"{out}: exists already; {archive.name} is not unpacked")
   out.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unpack-") as room:
-    tree = pathlib.Path(room) / "tree"
-    tree.mkdir()
-    try:
-      with tarfile.open(archive) as tar:
-        tar.extractall(tree, filter="data")
-    except tarfile.FilterError as error:
-      raise DataError(f"{archive}: unsafe archive: {error}") from error
-    except (
-      tarfile.TarError,
-      OSError,
-      EOFError,
-      zlib.error,
-      lzma.LZMAError,
-    ) as error:
-      reason = str(error).partition("\n")[0]
-      raise DataError(f"{archive}: cannot be unpacked: {reason}") from error
-    tree.rename(out)
+  try:
+    with files.atomic(out) as tree, archive.open("rb") as packed:
+      tree.mkdir()
+      _unpack(_Forward(_unpacked(packed)), tree, max_bytes)
+  except (_UnsafeError, tarfile.FilterError) as error:
+    raise DataError(f"{archive}: unsafe archive: {one_line(error)}") from error
+  except _UNREADABLE as error:
+    raise DataError(
+      f"{archive}: cannot be unpacked: {one_line(error)}"
+    ) from error
 
 
-def _download(url: str, part: pathlib.Path, timeout: float) -> str:
-  """Writes what the URL sends to `part` and returns its sha256."""
+def _download(
+  url: str, part: pathlib.Path, sha256: str, *, timeout: float, max_bytes: int
+) -> None:
+  """Writes what the URL sends to `part`; raises ValueError if it is wrong."""
+  digest, left = hashlib.sha256(), max_bytes
   with (
     urllib.request.urlopen(url, timeout=timeout) as response,
-    part.open("w+b") as file,
+    part.open("wb") as file,
   ):
-    shutil.copyfileobj(response, file)
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    # Not `read`, which waits for a whole block, and for that time is deaf to
+    # Ctrl-C.
+    while block := response.read1(_BLOCK):
+      left -= len(block)
+      if left < 0:
+        raise ValueError(f"sends more than the {max_bytes:,} bytes allowed")
+      digest.update(block)
+      file.write(block)
+  if digest.hexdigest() != sha256:
+    raise ValueError(f"has sha256 {digest.hexdigest()}, not {sha256}")
+
+
+class _UnsafeError(Exception):
+  """An archive wants what no archive of data needs."""
+
+
+class _Forward:
+  """What tarfile reads: from front to end, and no more than is granted.
+
+  tarfile itself reads a header of any length into memory, follows sizes below
+  zero backwards for ever, and takes damage in a later header for the end.
+  """
+
+  def __init__(self, file: _File):
+    self.granted = 0
+    self.last = b""
+    self._file = file
+    self._at = 0
+
+  def tell(self) -> int:
+    return self._at
+
+  def read(self, size: int) -> bytes:
+    if not 0 <= size <= self.granted:
+      raise tarfile.ReadError(
+        f"a header asks for {size:,} bytes; {self.granted:,} are allowed"
+      )
+    self.granted -= size
+    self.last = self._file.read(size)
+    self._at += len(self.last)
+    return self.last
+
+  def seek(self, position: int) -> None:
+    self.read(position - self._at)
+
+
+def _unpack(source: _Forward, tree: pathlib.Path, max_bytes: int) -> None:
+  """Unpacks what is safe to; raises for all else."""
+  source.granted = _MAX_HEADER
+  left = max_bytes
+  with tarfile.open(fileobj=source, mode="r:") as tar:  # type: ignore
+    while member := tar.next():
+      # Else a list of all members is kept, and an archive may have millions.
+      tar.members.clear()
+      if not (member.isdir() or member.isreg()) or member.issparse():
+        raise _UnsafeError(
+          f"{member.name!r} is a link, a device or has holes; files and folders"
+          " are allowed"
+        )
+      left -= tarfile.BLOCKSIZE + member.size
+      if member.size < 0 or left < 0:
+        raise _UnsafeError(
+          f"{member.name!r} has {member.size:,} bytes; {max_bytes:,} are"
+          " allowed for the whole archive"
+        )
+      source.granted = member.size
+      tar.extract(member, tree, set_attrs=False, filter="data")
+      source.granted = _MAX_HEADER
+  if source.last.count(0) != tarfile.BLOCKSIZE:
+    raise tarfile.ReadError("it is damaged, or ends before its end marker")
+  # Only at the end of the file are its check sums compared.
+  source.granted = _MAX_HEADER
+  if len(source.read(_MAX_HEADER)) == _MAX_HEADER:
+    raise tarfile.ReadError(f"{_MAX_HEADER:,} bytes and more follow its end")
+
+
+def _unpacked(file: IO[bytes]) -> _File:
+  """What a compressed file holds, told by its first bytes."""
+  start = file.read(6)
+  file.seek(0)
+  if start.startswith(b"\x1f\x8b"):
+    return gzip.open(file)
+  if start.startswith(b"BZh"):
+    return bz2.open(file)
+  if start == b"\xfd7zXZ\0":
+    return io.BufferedReader(_Xz(file), _BLOCK)
+  return file
+
+
+class _Xz(io.RawIOBase):
+  """Unpacks xz in bounded memory, which `lzma.open` cannot be told to."""
+
+  def __init__(self, file: IO[bytes]):
+    self._file = file
+    self._decoder = self._start()
+
+  def _start(self) -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)
+
+  def readable(self) -> bool:
+    return True
+
+  def readinto(self, buffer) -> int:
+    while True:
+      packed = b""
+      if self._decoder.eof:  # One stream may follow another.
+        packed = self._decoder.unused_data or self._file.read(_BLOCK)
+        if not packed:
+          return 0
+        self._decoder = self._start()
+      elif self._decoder.needs_input:
+        packed = self._file.read(_BLOCK)
+        if not packed:
+          raise EOFError("it is cut short")
+      data = self._decoder.decompress(packed, len(buffer))
+      if data:
+        buffer[: len(data)] = data
+        return len(data)

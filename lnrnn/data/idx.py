@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from lnrnn.errors import DataError
+from lnrnn.errors import DataError, one_line
 
 Source = str | os.PathLike[str] | Traversable
 
@@ -61,7 +61,7 @@ def read_idx(path: Source) -> np.ndarray:
   except FileNotFoundError as error:
     raise DataError(f"{path}: no such file") from error
   except (OSError, EOFError, zlib.error) as error:
-    raise DataError(f"{path}: cannot be read: {error}") from error
+    raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -95,9 +95,12 @@ def _parse(file: _File, path: Traversable, room: int) -> np.ndarray:
   claimed = math.prod(shape)
   allowed = min(room - 4 - len(header), _MAX_BYTES)
   if claimed > allowed:
+    whose = (
+      "any file may" if allowed == _MAX_BYTES else "a file of this size can"
+    )
     raise DataError(
-      f"{path}: the header claims {list(shape)} = {claimed:,} bytes; a file "
-      f"of this size can hold {allowed:,} at most"
+      f"{path}: the header claims {list(shape)} = {claimed:,} bytes; {whose} "
+      f"hold {max(allowed, 0):,} at most"
     )
   payload = _read_up_to(file, claimed + 1)
   if len(payload) != claimed:

@@ -4,17 +4,39 @@ Importing this module needs tensorflow-datasets, array_record and pillow.
 """
 
 from collections.abc import Iterator
+import contextlib
 import io
+import json
 import pathlib
+import struct
 import tempfile
 from typing import Any
 
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
 
 from lnrnn.data import mnist
-from lnrnn.errors import DataError
+from lnrnn.errors import DataError, one_line
+
+_SIZE = (28, 28)
+# Our choice: MNIST takes 21 MB. A file of some kB can claim any number.
+_MAX_BYTES = 1 << 26
+# array_record keeps to the format of Riegeli: chunk after chunk, a header in
+# front of each chunk and of each block of the file.
+_BLOCK, _BLOCK_HEADER = 1 << 16, 24
+_CHUNK_HEADER = struct.Struct("<QQQQQ")
+_CHUNKS = b"srp"  # The signature, plain records and padding.
+
+
+def _features() -> tfds.features.FeaturesDict:
+  return tfds.features.FeaturesDict(
+    {
+      "image": tfds.features.Image(shape=(*_SIZE, 1)),
+      "label": tfds.features.ClassLabel(num_classes=10),
+    }
+  )
 
 
 class LnrnnMnist(tfds.core.GeneratorBasedBuilder):
@@ -30,12 +52,7 @@ class LnrnnMnist(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description="MNIST; validation is the end of the training file.",
-      features=tfds.features.FeaturesDict(
-        {
-          "image": tfds.features.Image(shape=(28, 28, 1)),
-          "label": tfds.features.ClassLabel(num_classes=10),
-        }
-      ),
+      features=_features(),
       disable_shuffling=True,
     )
 
@@ -72,12 +89,19 @@ def write(idx_dir: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
   """
   tfds.disable_progress_bar()
   builder = LnrnnMnist(data_dir=out, file_format="array_record")
-  with tempfile.TemporaryDirectory() as downloads:
-    builder.download_and_prepare(
-      download_dir=downloads,
-      download_config=tfds.download.DownloadConfig(manual_dir=idx_dir),
-    )
-  return pathlib.Path(builder.data_dir)
+  made = pathlib.Path(builder.data_dir)
+  try:
+    with tempfile.TemporaryDirectory() as downloads:
+      builder.download_and_prepare(
+        download_dir=downloads,
+        download_config=tfds.download.DownloadConfig(manual_dir=idx_dir),
+      )
+  except BaseException:
+    # tfds has removed what it began, but for the folder of all versions.
+    with contextlib.suppress(OSError):
+      made.parent.rmdir()
+    raise
+  return made
 
 
 def read(folder: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -96,35 +120,110 @@ def read(folder: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """
   version = _find_version(folder)
   try:
-    builder = tfds.builder_from_directory(version)
-    stored = builder.info.file_format
-    if stored is not tfds.core.FileFormat.ARRAY_RECORD:
-      raise DataError(
-        f"{version}: is in format {stored and stored.value}; "
-        "only array_record can be read without TensorFlow: "
-        "`python scripts/prepare_data.py mnist --out DIR` makes it"
-      )
-    names = [name for name in mnist.SPLITS if name in builder.info.splits]
-    if missing := {"train", "test"}.difference(names):
-      raise DataError(f"{version}: has no split {', '.join(sorted(missing))}")
-    return {name: _decode(builder, name) for name in names}
+    return {
+      split: _decode(_records(version, split, shards))
+      for split, shards in _splits(version).items()
+    }
   except DataError:
     raise
   except Exception as error:  # the readers below raise many kinds
-    reason = str(error).strip().partition("\n")[0]
     raise DataError(
-      f"{version}: cannot be read: {type(error).__name__}: {reason}"
+      f"{version}: cannot be read: {type(error).__name__}: {one_line(error)}"
     ) from error
 
 
-def _decode(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-  source = builder.as_data_source(
-    split, decoders={"image": tfds.decode.SkipDecoding()}
+def _splits(version: pathlib.Path) -> dict[str, list[int]]:
+  """The number of examples in each file of each split."""
+  # Not by `tfds.builder_from_directory`: it imports any module that
+  # features.json names, and believes any length.
+  info = json.loads((version / "dataset_info.json").read_bytes())
+  stored = info.get("fileFormat")
+  if stored != tfds.core.FileFormat.ARRAY_RECORD.value:
+    raise DataError(
+      f"{version}: is in format {stored}; "
+      "only array_record can be read without TensorFlow: "
+      "`python scripts/prepare_data.py mnist --out DIR` makes it"
+    )
+  held = {
+    s["name"]: [int(n) for n in s["shardLengths"]] for s in info["splits"]
+  }
+  if missing := {"train", "test"}.difference(held):
+    raise DataError(f"{version}: has no split {', '.join(sorted(missing))}")
+  return {name: held[name] for name in mnist.SPLITS if name in held}
+
+
+def _records(
+  version: pathlib.Path, split: str, shards: list[int]
+) -> Iterator[bytes]:
+  """Reads the examples of one split, in the order of its files."""
+  # Five digits each: array_record would obey a name that ends in [0:999].
+  numbers = f"{'[0-9]' * 5}-of-{'[0-9]' * 5}"
+  paths = sorted(version.glob(f"*-{split}.array_record-{numbers}"))
+  if len(paths) != len(shards):
+    raise DataError(
+      f"{version}: cannot be read: {len(paths)} files of split {split} are"
+      f" there; dataset_info.json has {len(shards)}"
+    )
+  for path, length in zip(paths, shards, strict=True):
+    _check_chunks(path)
+    with ArrayRecordDataSource(str(path)) as source:
+      if len(source) != length:
+        raise DataError(
+          f"{path}: holds {len(source):,} examples; dataset_info.json has"
+          f" {length:,}"
+        )
+      yield from source.__getitems__(range(length))
+
+
+def _check_chunks(path: pathlib.Path) -> None:
+  """Adds up what the chunks of a file claim, before they are unpacked.
+
+  Source: google/riegeli, doc/riegeli_records_file_format.md.
+  """
+  size = path.stat().st_size
+  if size > _MAX_BYTES:
+    raise DataError(f"{path}: has {size:,} bytes; {_MAX_BYTES:,} are allowed")
+  data = np.fromfile(path, np.uint8)
+  blocks = range(0, len(data), _BLOCK)
+  data = b"".join(
+    data[at + _BLOCK_HEADER : at + _BLOCK].tobytes() for at in blocks
   )
-  examples = source.__getitems__(range(len(source)))
-  images = [Image.open(io.BytesIO(example["image"])) for example in examples]
-  labels = [example["label"] for example in examples]
-  return np.stack([np.asarray(image) for image in images]), np.array(labels)
+  at = unpacked = 0
+  while at + _CHUNK_HEADER.size <= len(data):
+    _, packed, _, kind, room = _CHUNK_HEADER.unpack_from(data, at)
+    at += _CHUNK_HEADER.size + packed
+    kind, records = kind & 0xFF, kind >> 8
+    unpacked += room
+    # A chunk is padded to a byte a record, which no picture fits into.
+    if kind not in _CHUNKS or records > _CHUNK_HEADER.size + packed:
+      raise DataError(
+        f"{path}: cannot be read: a chunk of kind 0x{kind:02x} packs"
+        f" {records:,} records into {packed:,} bytes"
+      )
+    if unpacked > _MAX_BYTES:
+      raise DataError(
+        f"{path}: cannot be read: claims {unpacked:,} bytes when unpacked;"
+        f" {_MAX_BYTES:,} are allowed"
+      )
+
+
+def _decode(records: Iterator[bytes]) -> tuple[np.ndarray, np.ndarray]:
+  features, images, labels = _features(), [], []
+  for record in records:
+    example: Any = features.deserialize_example_np(
+      record, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    # PNG alone: to open some of the other formats Pillow starts programs.
+    picture = Image.open(io.BytesIO(example["image"]), formats=("PNG",))
+    # Its size stands in its header, and decoding is what takes memory.
+    if picture.size != _SIZE or picture.mode != "L":
+      raise ValueError(
+        f"picture {len(images)} has {picture.size} pixels of mode"
+        f" {picture.mode}; {_SIZE} of mode L are allowed"
+      )
+    images.append(np.asarray(picture))
+    labels.append(example["label"])
+  return np.stack(images), np.array(labels)
 
 
 def _find_version(folder: pathlib.Path) -> pathlib.Path:

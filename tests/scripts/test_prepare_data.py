@@ -1,7 +1,10 @@
+import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -9,9 +12,11 @@ from lnrnn.data import mnist
 
 # The script, for other files than the published ones.
 WITH_HASHES = """
-import sys
+import signal, sys
 from absl import app
 from scripts import prepare_data
+# A test run in the background ignores Ctrl-C, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 prepare_data._MNIST_SHA256 = {hashes}
 app.run(prepare_data.main)
 """
@@ -52,16 +57,19 @@ def small_dir(repo, tmp_path):
   return folder
 
 
+def hashes(folder):
+  return {
+    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(folder.iterdir())
+  }
+
+
 def test_what_is_prepared_holds_the_files_and_the_dataset(
   run, small_dir, tmp_path
 ):
   pytest.importorskip("tensorflow_datasets")
   out = tmp_path / "out"
-  hashes = {
-    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in small_dir.iterdir()
-  }
-  code = WITH_HASHES.format(hashes=hashes)
+  code = WITH_HASHES.format(hashes=hashes(small_dir))
   result = run("-c", code, "mnist", f"--from={small_dir}", "--out", out)
   assert result.returncode == 0, result.stderr
   assert f"export LNRNN_DATA_DIR={out}" in result.stdout
@@ -71,7 +79,7 @@ def test_what_is_prepared_holds_the_files_and_the_dataset(
   assert mnist.load("idx", out).fingerprint == expected
   assert mnist.load("tfds", out).fingerprint == expected
   assert {path.name for path in (out / "mnist").iterdir()} == {
-    *hashes,
+    *hashes(small_dir),
     "lnrnn_mnist",
   }
 
@@ -116,3 +124,79 @@ def test_a_mistake_is_one_line(prepare, arguments, reason):
   assert result.returncode == 2
   assert reason in result.stderr
   assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def started(repo, small_dir, tmp_path):
+  """Runs the script on the small files, to be interrupted."""
+  code = WITH_HASHES.format(hashes=hashes(small_dir))
+  command = [sys.executable, "-c", code, "mnist", f"--from={small_dir}"]
+
+  @contextlib.contextmanager
+  def start():
+    with subprocess.Popen(
+      [*command, f"--out={tmp_path / 'out'}"],
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      cwd=repo,
+      env=os.environ | {"PYTHONPATH": str(repo)},
+    ) as process:
+      try:
+        yield process
+      finally:
+        process.kill()
+
+  return start
+
+
+def wait_until(process, true):
+  end = time.monotonic() + 60
+  while not (found := true()):
+    assert process.poll() is None, "it ended too early"
+    assert time.monotonic() < end
+    time.sleep(0.01)
+  return found
+
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@SIGNALS
+def test_a_download_that_is_interrupted_leaves_the_whole_files_alone(
+  small_dir, tmp_path, started, number
+):
+  complete, out = hashes(small_dir), tmp_path / "out" / "mnist"
+  *before, name, _ = complete
+  content = (small_dir / name).read_bytes()
+  (small_dir / name).unlink()
+  # A mirror that has sent a part, and is silent as long as we like.
+  os.mkfifo(small_dir / name)
+
+  def connected():
+    with contextlib.suppress(OSError):
+      return os.open(small_dir / name, os.O_WRONLY | os.O_NONBLOCK)
+
+  with started() as process:
+    descriptor = wait_until(process, connected)
+    os.set_blocking(descriptor, True)
+    with open(descriptor, "wb") as mirror:
+      mirror.write(content[:1_500_000])
+      mirror.flush()
+      (part,) = wait_until(process, lambda: list(out.glob(f".{name[:5]}*")))
+      wait_until(process, lambda: part.stat().st_size)
+      process.send_signal(number)
+      assert process.wait(60) == 128 + number
+  assert hashes(out) == {name: complete[name] for name in before}
+
+
+@SIGNALS
+def test_a_conversion_that_is_interrupted_leaves_no_dataset(
+  small_dir, tmp_path, started, number
+):
+  pytest.importorskip("tensorflow_datasets")
+  out = tmp_path / "out" / "mnist"
+  with started() as process:
+    wait_until(process, lambda: list(out.glob("lnrnn_mnist/*/*record*")))
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+  assert hashes(out) == hashes(small_dir)
