@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import itertools
 import math
 import re
 from typing import Any
@@ -174,3 +175,22 @@ def steps_in(epochs, epoch):
   """Updates in that many epochs; 1 where the numbers make no sense."""
   steps = epochs * epoch
   return max(1, round(steps)) if math.isfinite(steps) else 1
+
+
+def product(fields, seeds=(0,)):
+  """The runs of a sweep: every combination of the values, for every seed.
+
+  Args:
+    fields: {dotted field: its values}; a folder bears a value as it is
+      written here, so write a rate as it shall read, "3e-4".
+    seeds: of each combination.
+
+  Returns:
+    A list of arguments, as "norm=layer,batch_size=128,seed=0", the seeds in
+    the outer loop.
+  """
+  return [
+    ",".join(f"{k}={v}" for k, v in zip([*fields, "seed"], values, strict=True))
+    for seed in seeds
+    for values in itertools.product(*fields.values(), (seed,))
+  ]

@@ -52,6 +52,16 @@ def get_config(arg=""):
   return common.finish(config, arg, smoke=smoke, derive=_derive)
 
 
+def sweep():
+  """The runs of Figure 6 and of docs/results/mnist_mlp.md.
+
+  The figure there is of `data.source=idx`, and its batch size 4 was stopped
+  after 10 epochs (`epochs=10`).
+  """
+  fields = {"norm": ("layer", "batch", "none"), "batch_size": (128, 4)}
+  return common.product(fields, seeds=(0, 1, 2))
+
+
 def _derive(config):
   whole = config.data.source != "embedded"
   large = config.batch_size >= 32

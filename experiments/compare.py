@@ -14,19 +14,15 @@ evaluation, curves.csv.
 from collections.abc import Sequence
 import csv
 import pathlib
-import shutil
-import subprocess
-import sys
 from typing import Any
 
 from absl import flags
 
 from configs import common
-from experiments import launch
-from lnrnn import plotting, report
-from lnrnn.errors import ConfigError, DivergedError, UserError, WorkdirError
+from experiments import launch, sets
+from lnrnn import files, plotting, report
+from lnrnn.errors import ConfigError, UserError
 from lnrnn.training import runs as runs_lib
-from lnrnn.training import workdir as workdir_lib
 
 _CONFIG = flags.DEFINE_string(
   "config", None, "configs/NAME.py:key=value,... common to all", required=True
@@ -87,7 +83,7 @@ def main() -> None:
     )
   folder = pathlib.Path(_WORKDIR.value)
   runs = runs_lib.product(_CONFIG.value, varied, seeds, folder)
-  _check(runs)
+  sets.check(runs, fresh=_FRESH.value)
   names = _METRICS.value or list(launch.load(runs[0].spec).compare_metrics)
   metrics = [_metric(name) for name in names]
   x, baseline = _abscissa(varied), _baseline(varied)
@@ -97,8 +93,10 @@ def main() -> None:
     for run in runs
     if (run.workdir / "metrics.jsonl").exists()
   }
+  failed = [s.text for s in status.values() if s.kind == "failed"]
   if not found:
-    raise UserError(f"--workdir={folder}: no run has been trained there")
+    failed.append(f"--workdir={folder}: no run has been trained there")
+    raise UserError("\n".join(failed))
   measured = {key for c in found.values() for row in c.rows for key in row}
   for name, *_ in metrics:
     if _METRICS.value and name not in measured:
@@ -108,19 +106,29 @@ def main() -> None:
   picture = plotting.curves(
     report.panels(comparison, x), folder / f"figure_{x.split('.')[-1]}.png"
   )
-  rows = report.table(comparison, status, baseline)
+  # The curves of a run that diverged say so themselves.
+  notes = {
+    run: "" if s.kind == "diverged" else s.text for run, s in status.items()
+  }
+  rows = report.table(comparison, notes, baseline)
   text = report.markdown(rows)
-  (folder / "table.md").write_text(text, encoding="utf-8")
+  with files.atomic(folder / "table.md") as part:
+    part.write_text(text, encoding="utf-8")
   _write_csv(folder / "table.csv", rows)
   _write_csv(folder / "curves.csv", report.points(comparison))
   print(f"\n{next(iter(found.values())).record['data']}\n\n{text}")
   print(f"figure: {picture}\ntable:  {folder / 'table.md'}, table.csv")
   print(f"curves: {folder / 'curves.csv'}")
+  if failed:
+    raise UserError("\n".join(failed))
 
 
 def _write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
   names = list(dict.fromkeys(key for row in rows for key in row))
-  with path.open("w", newline="", encoding="utf-8") as file:
+  with (
+    files.atomic(path) as part,
+    part.open("w", newline="", encoding="utf-8") as file,
+  ):
     writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -173,49 +181,26 @@ def _baseline(varied: Sequence[report.Varied]) -> str:
   return baseline
 
 
-def _check(runs: Sequence[runs_lib.Run]) -> None:
-  """Checks every run before the first one starts."""
-  faults = {}
-  for run in runs:
-    try:
-      config = launch.load(run.spec)
-      if not _FRESH.value:
-        workdir_lib.check(run.workdir, config)
-    except ConfigError as e:
-      faults |= dict.fromkeys(e.faults)
-    except WorkdirError as e:
-      faults[str(e)] = None
-  if faults:
-    raise ConfigError(*faults)
-
-
-def _train(runs: Sequence[runs_lib.Run]) -> dict[runs_lib.Run, str]:
-  if _FRESH.value:
-    for run in runs:
-      if run.workdir.exists():
-        shutil.rmtree(run.workdir)
+def _train(
+  runs: Sequence[runs_lib.Run],
+) -> dict[runs_lib.Run, runs_lib.Status]:
   if _DRAW.value:
-    return dict.fromkeys(runs, "")
-
-  def here(run: runs_lib.Run) -> None:
-    launch.train(run.spec, run.workdir)
-
-  def apart(run: runs_lib.Run) -> None:
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "experiments.train"]
-    command += [f"--config={run.spec}", f"--workdir={run.workdir}"]
-    with (run.workdir / "log.txt").open("a") as log:
-      code = subprocess.run(
-        command, stdout=log, stderr=log, check=False
-      ).returncode
-    if code == launch.DIVERGED:
-      said = (run.workdir / "log.txt").read_text().splitlines()
-      raise DivergedError(said[-1].removeprefix("error: "))
-    if code:
-      raise UserError(f"{run.workdir}: exit code {code}, see its log.txt")
-
-  train = here if _JOBS.value == 1 else apart
-  return runs_lib.run_missing(runs, train, jobs=_JOBS.value)
+    return dict.fromkeys(runs, runs_lib.Status("missing", ""))
+  if _FRESH.value:
+    sets.delete(runs)
+  if _JOBS.value > 1:
+    processes = sets.Processes(jobs=_JOBS.value)
+    found = runs_lib.run_missing(
+      runs, processes.train, jobs=_JOBS.value, stop=processes.stop
+    )
+  else:
+    found = runs_lib.run_missing(
+      runs, lambda run: launch.train(run.spec, run.workdir)
+    )
+  for run, status in found.items():
+    if status.kind == "diverged":
+      print(f"{run.workdir}: diverged; --fresh, or deleting it, trains it anew")
+  return found
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 import types
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -81,6 +82,8 @@ def run(main: Callable[[], None]) -> None:
     if flags.FLAGS["verbosity"].using_default_value:
       # orbax tells some fifty lines a checkpoint at the default, INFO.
       logging.set_verbosity(logging.WARNING)
+      logging.get_absl_handler().addFilter(_has_no_traceback)
+      sys.unraisablehook = _unraisable
     if rest[1:]:
       _fail(f"unexpected argument {rest[1]!r}: flags read --name=value")
     return rest
@@ -98,6 +101,18 @@ def run(main: Callable[[], None]) -> None:
       _fail(str(e))
 
   app.run(guarded, flags_parser=parse)
+
+
+# What a library logs with a traceback it also raises, and we say it in one
+# line; a full disk makes two hundred of orbax's. --verbosity=0 shows them.
+def _has_no_traceback(record: Any) -> bool:
+  return not record.exc_info
+
+
+def _unraisable(raised: Any) -> None:
+  # tensorstore prints like this what nobody waits for any more.
+  if raised.object is not None:
+    sys.__unraisablehook__(raised)
 
 
 def _fail(message: str, code: int = 2) -> None:

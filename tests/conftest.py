@@ -21,6 +21,20 @@ def repo() -> pathlib.Path:
   return pathlib.Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture
+def contents():
+  """folder -> {path in it: bytes} of its files."""
+
+  def read(folder: pathlib.Path) -> dict[str, bytes]:
+    return {
+      str(path.relative_to(folder)): path.read_bytes()
+      for path in sorted(folder.rglob("*"))
+      if path.is_file()
+    }
+
+  return read
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory):
   """An empty LNRNN_CACHE_DIR, so that no test reads what another run left."""

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -31,7 +32,12 @@ class Interrupted(BaseException):
     return 128 + self.number
 
 
+# Slurm sends SIGTERM twice, 10 to 30 ms apart, where it preempts without a
+# grace time; that is one request. Nobody presses Ctrl-C twice in so short.
+_ECHO = 0.1
+
 _received: list[int] = []
+_handled_at = 0.0
 _RAISE, _NOTE, _EXIT = range(3)
 _mode = _RAISE
 _installed = False
@@ -143,22 +149,32 @@ def take_over() -> None:
 
 def _handle(number: int, frame: object) -> None:
   del frame
-  _received.append(number)
-  if len(_received) > 1:
-    os._exit(128 + number)
+  if _received:
+    if time.monotonic() - _handled_at > _ECHO:
+      os._exit(128 + number)
+    return
+  _note(number)
   if _mode == _RAISE:
     raise Interrupted(number)
 
 
+def _note(number: int) -> None:
+  global _handled_at
+  _handled_at = time.monotonic()
+  _received.append(number)
+
+
 def _listen(reader: int) -> None:
-  seen = 0
+  first = None
   while data := os.read(reader, 64):
     for number in data:
       if number not in STOPS:
         continue
-      seen += 1
-      if seen > 1:
-        os._exit(128 + number)
+      if first is not None:
+        if time.monotonic() - first > _ECHO:
+          os._exit(128 + number)
+        continue
+      first = time.monotonic()
       if _mode == _EXIT:
         end = Interrupted(number)
         tell(f"error: {end}; start again to go on")

@@ -1,7 +1,6 @@
 """Runs the programs in this process, on a handful of digits."""
 
 import importlib
-import pathlib
 import sys
 from typing import NamedTuple
 
@@ -110,17 +109,3 @@ def _take_flags() -> list[tuple[str, flags.Flag]]:
         taken.append((module, flag))
         delattr(flags.FLAGS, flag.name)
   return taken
-
-
-@pytest.fixture
-def contents():
-  """folder -> {path in it: bytes} of its files."""
-
-  def read(folder: pathlib.Path) -> dict[str, bytes]:
-    return {
-      str(path.relative_to(folder)): path.read_bytes()
-      for path in sorted(folder.rglob("*"))
-      if path.is_file()
-    }
-
-  return read

@@ -9,6 +9,7 @@ import pytest
 
 from lnrnn import metrics
 from lnrnn.data import mnist
+from lnrnn.errors import WorkdirError
 from lnrnn.training import loop, runs, writers
 
 
@@ -183,20 +184,47 @@ def test_what_is_missing_is_marked(program, spec, tmp_path, monkeypatch):
 
 
 def test_a_run_that_diverges_is_shown_and_stops_no_other(
-  program, few_digits, tmp_path, short
+  program, few_digits, tmp_path, short, monkeypatch
 ):
-  result = program(
-    "compare",
+  arguments = (
     short,
     f"--workdir={tmp_path}",
     "--vary=optimizer.learning_rate=1e38,0.001",
     "--vary=norm=none",
     "--seeds=0,1",
   )
+  result = program("compare", *arguments)
   assert result.code == 0, result.err
-  bad, good = _table(tmp_path)
+  first = _table(tmp_path)
+  bad, good = first
   assert bad["train/nll"] == "missing" and "at step 2" in bad["note"]
   assert good["note"] == "" and float(good["train/nll"].split(" ")[0]) > 0
+  # It would again, so the same is shown without training.
+  monkeypatch.setattr(loop, "train", None)
+  result = program("compare", *arguments)
+  assert result.code == 0, result.err
+  assert _table(tmp_path) == first and "--fresh" in result.out
+
+
+def test_a_run_that_fails_is_told_and_stops_no_other(
+  program, few_digits, tmp_path, short, monkeypatch
+):
+  train = loop.train
+
+  def fail_once(config, experiment, workdir):
+    if config.norm == "none":
+      raise WorkdirError(f"{workdir}: the disk is full")
+    train(config, experiment, workdir)
+
+  monkeypatch.setattr(loop, "train", fail_once)
+  result = program(
+    "compare", short, f"--workdir={tmp_path}", "--vary=norm=none,layer"
+  )
+  assert result.code == 2
+  assert "norm=none,seed=0: the disk is full" in result.err.splitlines()[-1]
+  none, layer = _table(tmp_path)
+  assert "the disk is full" in none["note"] and none["train/nll"] == "missing"
+  assert float(layer["train/nll"]) > 0
 
 
 def test_one_seed_without_a_curve_does_not_hide_the_other(

@@ -1,0 +1,237 @@
+"""Sets of runs: listed, checked together, trained in processes of their own."""
+
+import collections
+from collections.abc import Mapping, Sequence
+import os
+import pathlib
+import queue
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from configs import common
+from experiments import launch
+from lnrnn.errors import ConfigError, DivergedError, UserError, WorkdirError
+from lnrnn.training import config as config_lib
+from lnrnn.training import runs as runs_lib
+from lnrnn.training import workdir as workdir_lib
+
+LOG = "log.txt"
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def listed(spec: str, folder: str | os.PathLike[str]) -> list[runs_lib.Run]:
+  """The runs that a config's function `sweep()` lists.
+
+  Args:
+    spec: `path.py` or `path.py:key=value,...`, common to all.
+    folder: the runs' workdirs are made in it.
+
+  Returns:
+    The runs, in the order of the list.
+
+  Raises:
+    ConfigError: if there is no such list, or what it holds names no run, or
+      one twice.
+  """
+  path, _, shared = spec.partition(":")
+  config, faults = config_lib.parse(spec)
+  if config is None:
+    raise ConfigError(*faults)
+  sweep = runpy.run_path(path).get("sweep")
+  if sweep is None:
+    raise ConfigError(f"config file {path!r} has no function sweep()")
+  runs: dict[pathlib.Path, runs_lib.Run] = {}
+  wrong = []
+  for entry in sweep():
+    if not isinstance(entry, str):
+      wrong.append(f"sweep() lists {entry!r}: must be as 'norm=layer,seed=0'")
+      continue
+    # Not by `parse_arg`, which unquotes: these are written into a spec again.
+    parts = (part.partition("=") for part in common.split(entry))
+    fields = {k: v if eq else "true" for k, eq, v in parts}
+    idle = [field for field in fields if field in common.parse_arg(shared)]
+    wrong += [
+      f"{path}:{field}= has no effect: sweep() sets it" for field in idle
+    ]
+    seed = fields.pop("seed", "0")
+    if not seed.isdigit():
+      wrong.append(f"sweep() lists seed={seed!r}: must be a whole number")
+      continue
+    run = runs_lib.named(spec, fields.items(), int(seed), folder)
+    if run.workdir in runs:
+      wrong.append(f"sweep() lists {run.workdir.name} twice")
+    runs[run.workdir] = run
+  if not runs and not wrong:
+    wrong.append(f"config file {path!r}: sweep() lists no run")
+  if wrong:
+    raise ConfigError(*dict.fromkeys(wrong))
+  return list(runs.values())
+
+
+def check(runs: Sequence[runs_lib.Run], *, fresh: bool = False) -> None:
+  """Checks every run before the first one starts.
+
+  Args:
+    runs: to be trained.
+    fresh: whether what their workdirs hold will be deleted.
+
+  Raises:
+    ConfigError: with every fault, a line each.
+  """
+  faults = {}
+  for run in runs:
+    try:
+      config = launch.load(run.spec)
+      if not fresh:
+        workdir_lib.check(run.workdir, config)
+    except ConfigError as e:
+      faults |= dict.fromkeys(e.faults)
+    except WorkdirError as e:
+      faults[str(e)] = None
+  if faults:
+    raise ConfigError(*faults)
+
+
+def delete(runs: Sequence[runs_lib.Run]) -> None:
+  """Deletes the workdirs of runs."""
+  for run in runs:
+    if run.workdir.exists():
+      shutil.rmtree(run.workdir)
+
+
+def summary(found: Mapping[runs_lib.Run, runs_lib.Status]) -> str:
+  """How each run stands, a line each, and how many of each kind there are."""
+  lines = [
+    f"{run.workdir.name}: {status.text}" for run, status in found.items()
+  ]
+  counts = collections.Counter(status.kind for status in found.values())
+  kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
+  return "\n".join([*lines, f"of {len(found)} runs: {kinds}"])
+
+
+def conclude(found: Mapping[runs_lib.Run, runs_lib.Status]) -> None:
+  """Ends a program by how its runs stand.
+
+  Raises:
+    UserError: if one has failed.
+    DivergedError: if one has diverged, and none failed.
+  """
+  counts = collections.Counter(status.kind for status in found.values())
+  if n := counts["failed"]:
+    raise UserError(f"{n} of {len(found)} runs failed")
+  if n := counts["diverged"]:
+    raise DivergedError(
+      f"{n} of {len(found)} runs diverged and would again: delete the folder of"
+      " one to train it anew"
+    )
+
+
+def command(run: runs_lib.Run, *more: str) -> list[str]:
+  """The command line that trains a run."""
+  return [
+    *(sys.executable, "-m", "experiments.train"),
+    f"--config={run.spec}",
+    f"--workdir={run.workdir}",
+    *more,
+  ]
+
+
+class Processes:
+  """Trains runs in processes, whose output goes to log.txt of the workdir.
+
+  Each is a session of its own, so that Ctrl-C does not reach it beside the
+  SIGTERM of `stop`: a second signal would end it before it has saved.
+
+  Args:
+    gpus: one of these is given to each process, in turn, as its
+      CUDA_VISIBLE_DEVICES; none: each sees what this process does.
+    jobs: processes at a time.
+  """
+
+  def __init__(self, gpus: Sequence[str] = (), jobs: int = 1):
+    self._lock = threading.Lock()
+    self._children: set[subprocess.Popen] = set()
+    self._stopped = False
+    self._gpus: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    for i in range(jobs):
+      self._gpus.put(gpus[i % len(gpus)] if gpus else None)
+
+  def train(self, run: runs_lib.Run) -> None:
+    """Trains a run, resuming it if it was begun; may be called from threads.
+
+    Args:
+      run: to train.
+
+    Raises:
+      DivergedError: if it diverged.
+      UserError: if its process ended otherwise than well.
+    """
+    gpu = self._gpus.get()
+    began = time.monotonic()
+    try:
+      run.workdir.mkdir(parents=True, exist_ok=True)
+      with (run.workdir / LOG).open("a", encoding="utf-8") as log:
+        before = log.tell()
+        code = self._wait_for(run, log, gpu)
+    except OSError as e:
+      raise WorkdirError(f"workdir {run.workdir}: {e}") from e
+    finally:
+      self._gpus.put(gpu)
+    name, spent = run.workdir.name, time.monotonic() - began
+    if not code:
+      print(f"{name}: finished after {spent:.0f} s", flush=True)
+      return
+    print(f"{name}: exit code {code} after {spent:.0f} s", flush=True)
+    with (run.workdir / LOG).open(encoding="utf-8", errors="replace") as log:
+      log.seek(before)
+      said = [line.strip() for line in log if line.startswith("error: ")]
+    error = said[-1].removeprefix("error: ") if said else ""
+    if code == launch.DIVERGED:
+      raise DivergedError(error)
+    how = f"exit code {code}"
+    if code < 0:
+      how = f"killed by {signal.Signals(-code).name}"
+    raise UserError(
+      f"{run.workdir}: {how}{error and f' ({error})'}, see its {LOG}"
+    )
+
+  def stop(self) -> None:
+    """Sends SIGTERM to every process, and starts no more.
+
+    They save and end; the threads in `train` return when they have.
+    """
+    with self._lock:
+      self._stopped = True
+      for child in self._children:
+        child.terminate()
+
+  def _wait_for(self, run: runs_lib.Run, log, gpu: str | None) -> int:
+    path = os.pathsep.join(
+      filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])
+    )
+    env = os.environ | {"PYTHONPATH": path}
+    if gpu is not None:
+      env["CUDA_VISIBLE_DEVICES"] = gpu
+    with self._lock:
+      if self._stopped:
+        raise UserError(f"{run.workdir}: not started")
+      child = subprocess.Popen(
+        command(run),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=env,
+        start_new_session=True,
+      )
+      self._children.add(child)
+    print(f"{run.workdir.name}: training, see {run.workdir / LOG}", flush=True)
+    try:
+      return child.wait()
+    finally:
+      with self._lock:
+        self._children.discard(child)
