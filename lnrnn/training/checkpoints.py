@@ -15,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import sys
 import time
@@ -35,6 +36,8 @@ _METADATA = "_CHECKPOINT_METADATA"
 # Made with the first checkpoint. Without it a save that was cut off may be the
 # first there ever was, and the run may begin anew.
 _BEGUN = ".begun"
+# In front of a step that is saved anew: what it was, until that is whole.
+_OLD = ".old-"
 
 
 class DamagedError(Exception):
@@ -52,7 +55,9 @@ def _uncommitted(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
   return sorted(
     path
     for path in pathlib.Path(workdir, FOLDER).glob("[0-9]*")
-    if path.is_dir() and not (path / _COMMITTED).exists()
+    if path.name.isdigit()
+    and path.is_dir()
+    and not (path / _COMMITTED).exists()
   )
 
 
@@ -72,9 +77,13 @@ def check_files(folder: pathlib.Path) -> None:
     raise DamagedError(f"{_METADATA} or {SUMS} cannot be read: {e}") from e
   for line in lines:
     wanted, _, name = line.partition("  ")
-    if not name or not (folder / name).is_file():
-      raise DamagedError(f"file {name!r}, listed in {SUMS}, is missing")
-    if _sha256(folder / name) != wanted:
+    try:
+      if not name or not (folder / name).is_file():
+        raise DamagedError(f"file {name!r}, listed in {SUMS}, is missing")
+      found = _sha256(folder / name)
+    except OSError as e:
+      raise DamagedError(f"file {name!r} cannot be read: {e.strerror}") from e
+    if found != wanted:
       raise DamagedError(f"file {name!r} has changed (its sha256 differs)")
 
 
@@ -182,6 +191,8 @@ class Checkpoints:
     self._metric, _, mode = best.partition(":")
     self._sign = -1.0 if mode == "min" else 1.0
     self._kept = _Kept(kept, best_kept if best else 0)
+    if writes:
+      self._end_replacement()
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
@@ -260,14 +271,17 @@ class Checkpoints:
       meta=self._ocp.args.JsonSave(meta),
     )
     with self._named(f"cannot save step {step}"):
+      self._manager.wait_until_finished()
+      self._end_replacement()
       if step in self._manager.all_steps():
-        if not known or step in self._kept.scores:
+        scored = known and step not in self._kept.scores
+        if not (scored or (progress.get("evaluated") and self._is_early(step))):
           return
-        self._manager.wait_until_finished()
-        self._manager.delete(step)
+        folder = self._folder / str(step)
+        folder.rename(folder.with_name(f"{_OLD}{step}"))
+        self._manager.reload()
       if known:
         self._kept.scores[step] = score
-      self._manager.wait_until_finished()
       self._note_begun()
       self._saving = step
       self._manager.save(step, args=args)
@@ -360,6 +374,7 @@ class Checkpoints:
     """
     with self._named("a save has failed"):
       self._manager.wait_until_finished()
+      self._end_replacement()
       self._note_begun()
 
   def close(self) -> None:
@@ -374,6 +389,21 @@ class Checkpoints:
   def _before_commit(self) -> None:
     """Runs on the thread that writes, when only the commit file is missing."""
     _write_sums(self._folder / str(self._saving))
+
+  def _end_replacement(self) -> None:
+    """Removes what a step was once it is saved anew; else brings it back."""
+    for old in self._folder.glob(f"{_OLD}*"):
+      new = self._folder / old.name.removeprefix(_OLD)
+      if (new / _COMMITTED).exists():
+        shutil.rmtree(old)
+      else:
+        shutil.rmtree(new, ignore_errors=True)
+        old.rename(new)
+
+  def _is_early(self, step: int) -> bool:
+    """Whether a checkpoint was saved before its step was evaluated."""
+    meta = _read_meta(self._folder / str(step))
+    return meta["progress"].get("evaluated") is False
 
   def _note_begun(self) -> None:
     if self.steps():
@@ -447,7 +477,8 @@ class Checkpoints:
     while target.exists():
       n += 1
       target = target.with_name(f"{target.name.partition('_')[0]}_{n}")
-    (self._folder / str(step)).rename(target)
+    # Not by rename: `checkpoints` may be a link to another disk.
+    shutil.move(self._folder / str(step), target)
     self._kept.scores.pop(step, None)
     return target
 
@@ -457,10 +488,16 @@ class Checkpoints:
     try:
       yield
     except Exception as e:
-      reason = str(e).strip().split("\n")[0][:300]
-      raise WorkdirError(
-        f"{self._folder}: {what}: {type(e).__name__}: {reason}"
-      ) from e
+      raise WorkdirError(f"{self._folder}: {what}: {_reason(e)}") from e
+
+
+def _reason(error: Exception) -> str:
+  """What an error says, in one line."""
+  text = str(error).strip()
+  # tensorstore has it at the end of a long line.
+  if code := re.search(r"os_error_code='(\d+)'", text):
+    return os.strerror(int(code[1]))
+  return f"{type(error).__name__}: {text.partition(chr(10))[0][:300]}"
 
 
 def _hash_json(value: Any) -> str:

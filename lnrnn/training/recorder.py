@@ -107,7 +107,6 @@ class Recorder:
     self._workdir, self._saver = workdir, saver
     self._before, self._began = clock, time.monotonic()
     self._clock, self._rate = clock, 0.0
-    self._start = 0
     self._writer: writers.MultiWriter | None = None
     self._shown: progress.Progress | None = None
 
@@ -118,7 +117,6 @@ class Recorder:
       start: step the run (re)starts from.
       evaluated: whether the evaluation of that step is in the metrics.
     """
-    self._start = start
     workdir_lib.write_record(
       self._workdir,
       self._config,
@@ -144,9 +142,9 @@ class Recorder:
     Raises:
       NotFinite: for the first loss or norm that is not finite.
     """
-    train, data = self._clock.train + done.spent, self._clock.data + done.waited
-    wall = self._before.wall + time.monotonic() - self._began
-    self._clock = Clock(train, data, wall)
+    self._clock = self._clock._replace(
+      train=self._clock.train + done.spent, data=self._clock.data + done.waited
+    )
     self._rate = (done.end - done.first) / done.spent
     losses = done.metrics["loss"]
     for i in np.flatnonzero(~np.isfinite(losses)):
@@ -216,7 +214,7 @@ class Recorder:
       share = self._clock.data / self._clock.train
       print(
         f"{self._workdir}: finished after {self._clock.train:.0f} s of updates"
-        f" ({share:.1%} waiting for data), {self._clock.wall:.0f} s in all",
+        f" ({share:.1%} waiting for data), {self._now()['wall']:.0f} s in all",
         flush=True,
       )
 
@@ -227,9 +225,13 @@ class Recorder:
     if self._writer:
       self._writer.close()
 
+  def _now(self) -> dict[str, float]:
+    wall = self._before.wall + time.monotonic() - self._began
+    return self._clock._replace(wall=wall)._asdict()
+
   def _write(self, step: int, metrics: dict[str, Any]) -> None:
     if self._writer:
-      clock = {f"time/{k}_seconds": v for k, v in self._clock._asdict().items()}
+      clock = {f"time/{k}_seconds": v for k, v in self._now().items()}
       clock["time/steps_per_s"] = self._rate
       self._writer.write(step, {**metrics, **clock})
 
@@ -246,7 +248,7 @@ class Recorder:
       raise health.NotFinite(step, name.removeprefix("variables/"))
     if self._saver and self._writer:
       self._writer.flush()  # Its rows shall be there if the checkpoint is.
-      kept = {"clock": self._clock._asdict(), "evaluated": evaluated}
+      kept = {"clock": self._now(), "evaluated": evaluated}
       self._saver.save(host, kept, score)
 
   def diverged(self, fault: health.NotFinite) -> DivergedError:

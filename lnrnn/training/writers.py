@@ -4,7 +4,7 @@
 the other's place. What a disk refuses is a `WorkdirError`.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 import contextlib
 import io
 import json
@@ -144,8 +144,12 @@ class TensorBoardWriter:
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes numbers of one step."""
-    for key, value in scalars.items():
-      self._add(step, summary=self._make.scalar(key, float(value)))
+    # Made here, as tensorboardX warns of each NaN.
+    values = [
+      {"tag": key, "simple_value": float(value)}
+      for key, value in scalars.items()
+    ]
+    self._add(step, summary={"value": values})
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Writes pictures of one step."""
@@ -211,8 +215,20 @@ class MultiWriter:
       writer.close()
 
 
+def _lines(path: pathlib.Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+  """Whole lines that are rows, as they stand and read; others are skipped."""
+  for line in path.read_bytes().splitlines(keepends=True):
+    try:
+      row = json.loads(line)
+      _ = row["step"] + 0
+    except (ValueError, KeyError, TypeError):
+      continue
+    if line.endswith(b"\n"):
+      yield line, row
+
+
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """The rows of a run's metrics.jsonl; a torn last line is skipped.
+  """The rows of a run's metrics.jsonl; what is torn or no row is skipped.
 
   Args:
     workdir: of the run.
@@ -223,14 +239,10 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   path = pathlib.Path(workdir) / METRICS
   if not path.exists():
     return []
-  rows = []
-  for line in path.read_text(encoding="utf-8").splitlines():
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError:
-      continue
-    rows.append({k: math.nan if v is None else v for k, v in row.items()})
-  return rows
+  return [
+    {k: math.nan if v is None else v for k, v in row.items()}
+    for _, row in _lines(path)
+  ]
 
 
 def rewind(
@@ -252,15 +264,9 @@ def rewind(
   path = pathlib.Path(workdir) / METRICS
   if not path.exists():
     return
-  kept = []
-  for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-    try:
-      if line.endswith("\n") and stays(json.loads(line)):
-        kept.append(line)
-    except json.JSONDecodeError:
-      continue
+  kept = [line for line, row in _lines(path) if stays(row)]
   with _writing(path), files.atomic(path, sync=True) as new:
-    new.write_text("".join(kept), encoding="utf-8")
+    new.write_bytes(b"".join(kept))
 
 
 def curve(
