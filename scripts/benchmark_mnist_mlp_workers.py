@@ -26,7 +26,7 @@ class LnrnnMlp:
 
     from configs import mnist_mlp as configs
     from experiments import mnist_mlp
-    from lnrnn.training import optim
+    from lnrnn.training import distributed, health, optim
     from lnrnn.training import step as step_lib
 
     config = configs.get_config(
@@ -37,16 +37,22 @@ class LnrnnMlp:
     experiment = mnist_mlp.build(config)
     tx = optim.make(config.optimizer, config.train_steps)
     keys = step_lib.Keys.of(config.seed)
-    self._key = keys.step
+    self._key = jax.random.key_data(keys.step)
     self._data: Any = experiment.train_data
     self._initial = jax.device_get(
       step_lib.init_state(experiment, tx, keys.init)
     )
 
-    self._jitted = step_lib.dispatcher(experiment, tx)
-    self._compiled: dict[int, Any] = {}
-    self._events = [config.eval_every, config.checkpoint_every]
-    self._longest = config.steps_per_dispatch
+    self._mesh = distributed.mesh()
+    self._log_every = config.log_every
+    self._jitted = step_lib.dispatcher(
+      experiment, tx, self._mesh, log_every=config.log_every
+    )
+    self._norm = jax.jit(health.norm)
+    self._compiled: Any = None
+    self._events = [config.log_every, config.eval_every]
+    self._events += [config.checkpoint_every]
+    self._longest = min(config.steps_per_dispatch, *self._events)
     self._batches = self._read()
 
     first = self._data.stacked(0, CHECKED_STEPS)
@@ -78,16 +84,17 @@ class LnrnnMlp:
 
   def losses(self) -> list[float]:
     """Of the checked steps."""
-    batches = self._data.stacked(0, CHECKED_STEPS)
-    return self._dispatch(self._state(), batches)[1]["loss"].tolist()
+    batch, _, _ = next(self._batches)
+    _, metrics = self._dispatch(self._state(), batch, CHECKED_STEPS, False)
+    return metrics["loss"].tolist()
 
   def run(self, seconds: float) -> tuple[int, float]:
     """Trains for about `seconds`: (steps, seconds)."""
     state = self._state()
-    state, _ = self._dispatch(state, next(self._batches))
+    state, _ = self._dispatch(state, *next(self._batches))
     steps, began, spent = 0, time.perf_counter(), 0.0
     while spent < seconds:
-      state, metrics = self._dispatch(state, next(self._batches))
+      state, metrics = self._dispatch(state, *next(self._batches))
       steps += len(metrics["loss"])
       spent = time.perf_counter() - began
     return steps, spent
@@ -95,7 +102,13 @@ class LnrnnMlp:
   def _state(self) -> Any:
     import jax
 
-    return jax.block_until_ready(jax.tree.map(jax.numpy.array, self._initial))
+    from lnrnn.training import distributed
+
+    return jax.block_until_ready(
+      distributed.replicate(
+        jax.tree.map(jax.numpy.array, self._initial), self._mesh
+      )
+    )
 
   def _read(self):
     """The batches of an endless run, cut and read ahead as `train` does."""
@@ -107,17 +120,24 @@ class LnrnnMlp:
     for i in itertools.count():
       ends = (i * period, (i + 1) * period)
       plan = list(step_lib.chunks(*ends, self._events, self._longest))
-      yield from batches.prefetched(self._data, plan)
+      chunks = batches.prefetched(self._data, plan, length=self._longest)
+      for batch, (first, end) in zip(chunks, plan, strict=True):
+        yield batch, end - first, end % self._log_every == 0
 
-  def _dispatch(self, state, batches):
+  def _dispatch(self, state, batches, n, logged):
     import jax
+    import numpy as np
 
-    k = len(batches["label"])
-    if k not in self._compiled:
-      lowered = self._jitted.lower(state, batches, self._key)
-      self._compiled[k] = lowered.compile()
-    state, metrics = self._compiled[k](state, batches, self._key)
-    return state, jax.device_get(metrics)
+    from lnrnn.training import distributed
+
+    args = (distributed.shard(batches, self._mesh), np.int32(n), self._key)
+    if not self._compiled:
+      self._compiled = self._jitted.lower(state, *args).compile()
+    state, metrics = self._compiled(state, *args)
+    if logged:
+      metrics["param_norm"] = self._norm(state.variables["params"])[None]
+    metrics = jax.device_get(metrics)
+    return state, {name: v[:n] for name, v in metrics.items()}
 
 
 class TorchMlp:

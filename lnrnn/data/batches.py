@@ -211,7 +211,11 @@ class _Share:
 
 
 def prefetched(
-  batches: Batches, chunks: Iterable[tuple[int, int]], *, ahead: int = 2
+  batches: Batches,
+  chunks: Iterable[tuple[int, int]],
+  *,
+  length: int = 0,
+  ahead: int = 2,
 ) -> Generator[dict[str, np.ndarray], None, None]:
   """Yields runs of consecutive batches, gathered on a thread of their own.
 
@@ -222,15 +226,17 @@ def prefetched(
       as `ShuffledBatches` has, a chunk is gathered by one call of that.
     chunks: (start, stop) ranges of steps, each of one step at least, whose
       batches agree in shape.
+    length: shorter chunks are filled up to it with zeros.
     ahead: chunks to keep ready, 1 or more.
 
   Yields:
-    One chunk after the other: [k, b, ...] arrays by name, k = stop - start.
+    One chunk after the other: [k, b, ...] arrays by name, k = stop - start or
+    `length`.
   """
   import grain
 
   reader = iter(
-    grain.MapDataset.source(_Stacked(batches, chunks)).to_iter_dataset(
+    grain.MapDataset.source(_Stacked(batches, chunks, length)).to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
     )
   )
@@ -243,8 +249,10 @@ def prefetched(
 class _Stacked:
   """A data source whose element i holds the batches of chunk i."""
 
-  def __init__(self, batches: Batches, chunks: Iterable[tuple[int, int]]):
-    self._batches = batches
+  def __init__(
+    self, batches: Batches, chunks: Iterable[tuple[int, int]], length: int
+  ):
+    self._batches, self._length = batches, length
     self._chunks = tuple(chunks)
 
   def __len__(self) -> int:
@@ -256,6 +264,14 @@ class _Stacked:
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     start, stop = self._chunks[index]
     if stacked := getattr(self._batches, "stacked", None):
-      return stacked(start, stop)
-    steps = [self._batches[step] for step in range(start, stop)]
-    return {name: np.stack([b[name] for b in steps]) for name in steps[0]}
+      found = stacked(start, stop)
+    else:
+      steps = [self._batches[step] for step in range(start, stop)]
+      found = {name: np.stack([b[name] for b in steps]) for name in steps[0]}
+    short = self._length - (stop - start)
+    if short <= 0:
+      return found
+    return {
+      name: np.concatenate([a, np.zeros((short, *a.shape[1:]), a.dtype)])
+      for name, a in found.items()
+    }

@@ -143,13 +143,12 @@ def train(
     # A dispatch ends where there is something to write.
     periods = [config.log_every, config.checkpoint_every]
     periods += [ev.every for ev in experiment.evals.values()]
-    plan = list(
-      step_lib.chunks(start, stop, periods, config.steps_per_dispatch)
-    )
+    longest = min(config.steps_per_dispatch, *periods)
+    plan = list(step_lib.chunks(start, stop, periods, longest))
     profiler = profiling.Profiler(workdir, config.profile_steps)
     stack.callback(profiler.close)
     dispatches = _dispatches(
-      config, experiment, tx, state, keys.step, plan, profiler
+      config, experiment, tx, state, keys.step, plan, longest, profiler
     )
     del state  # Its buffers are given to the first dispatch.
     stack.enter_context(contextlib.closing(dispatches))
@@ -225,6 +224,7 @@ def _dispatches(
   state: step_lib.TrainState,
   key: jax.Array,
   plan: Sequence[tuple[int, int]],
+  longest: int,
   profiler: profiling.Profiler,
 ) -> Generator[recorder.Dispatch]:
   """Trains dispatch by dispatch.
@@ -236,6 +236,7 @@ def _dispatches(
     state: before the first dispatch, whole on every device; donated.
     key: of `step.update`.
     plan: (first, end) steps of each dispatch.
+    longest: most steps of a dispatch.
     profiler: of some of them.
 
   Yields:
@@ -246,11 +247,11 @@ def _dispatches(
   jitted = step_lib.dispatcher(experiment, tx, mesh, **options)
   norm = jax.jit(health.norm)
   key_data = np.asarray(jax.random.key_data(key))
-  compiled: dict[int, Any] = {}
+  compiled = None
   data = batches_lib.share(
     experiment.train_data, jax.process_index(), jax.process_count()
   )
-  stream = batches_lib.prefetched(data, plan)
+  stream = batches_lib.prefetched(data, plan, length=longest)
   with contextlib.closing(stream):
     for first, end in plan:
       steps = f"steps {first + 1} to {end}"
@@ -258,22 +259,22 @@ def _dispatches(
       with watchdog.limit(config.stall_seconds, f"reading {steps}"):
         batch = distributed.shard(next(stream), mesh)
       waited = time.perf_counter() - began
-      if not compiled:
+      count = np.int32(end - first)
+      if compiled is None:
         signals.check()  # Nothing is lost before the first dispatch.
-      if not compiled and distributed.is_main():
-        _say_cost(experiment, tx, state, batch, config.accumulate)
-      if end - first not in compiled:
-        lowered = jitted.lower(state, batch, key_data)
-        compiled[end - first] = lowered.compile()
-        if len(compiled) == 1:
-          signals.check()
+        if distributed.is_main():
+          _say_cost(experiment, tx, state, batch, config.accumulate)
+        lowered = jitted.lower(state, batch, count, key_data)
+        compiled = lowered.compile()
+        signals.check()
       profiler.before(first, end)
       began = time.perf_counter()
       with watchdog.limit(config.stall_seconds, steps):
-        state, metrics = compiled[end - first](state, batch, key_data)
+        state, metrics = compiled(state, batch, count, key_data)
         if end % config.log_every == 0:
           metrics["param_norm"] = norm(state.variables["params"])[None]
         metrics = jax.device_get(metrics)
+        metrics = {name: v[: end - first] for name, v in metrics.items()}
       spent = waited + time.perf_counter() - began
       profiler.after(end)
       yield recorder.Dispatch(first, end, state, metrics, spent, waited)

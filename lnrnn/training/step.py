@@ -1,7 +1,6 @@
 """The compiled part of training: state, update, several updates a call."""
 
 from collections.abc import Callable, Iterator, Sequence
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -204,19 +203,39 @@ def dispatcher(
     accumulate: of `update`.
 
   Returns:
-    Jitted (state, batches [k, ...], key data) -> (state, metrics [k] each),
-    which donates the state. State and metrics are whole on every device.
+    Jitted (state, batches [k, ...], n, key data) -> (state, metrics [k] each),
+    which donates the state. The first n batches are used, and the first n
+    metrics are meant: one program serves every n up to k, so an update has
+    the same bits wherever a dispatch begins and ends. State and metrics are
+    whole on every device.
   """
 
-  def dispatch(state, batches, key_data):
+  def dispatch(state, batches, n, key_data):
     key = jax.random.wrap_key_data(key_data)
-    return jax.lax.scan(
-      lambda s, b: update(
-        experiment, tx, s, b, key, log_every=log_every, accumulate=accumulate
-      ),
-      state,
-      batches,
+
+    def one(state, i):
+      batch = jax.tree.map(lambda a: a[i], batches)
+      return update(
+        experiment,
+        tx,
+        state,
+        batch,
+        key,
+        log_every=log_every,
+        accumulate=accumulate,
+      )
+
+    def step(i, carry):
+      state, kept = carry
+      state, metrics = one(state, i)
+      return state, jax.tree.map(lambda a, v: a.at[i].set(v), kept, metrics)
+
+    k = len(jax.tree.leaves(batches)[0])
+    kept = jax.tree.map(
+      lambda v: jnp.zeros((k, *v.shape), v.dtype),
+      jax.eval_shape(one, state, jnp.int32(0))[1],
     )
+    return jax.lax.fori_loop(0, n, step, (state, kept))
 
   options = _CPU_OPTIONS if jax.default_backend() == "cpu" else None
   return jax.jit(
@@ -232,27 +251,16 @@ def chunks(
 ) -> Iterator[tuple[int, int]]:
   """Cuts the steps from start to stop into dispatches.
 
-  A dispatch ends where an event (a step that is a multiple of one of
-  `events`) falls, and the stretch between two events is cut into the fewest
-  nearly equal parts. So the cuts depend on the absolute step alone: a resumed
-  run compiles what the unbroken one did.
-
   Args:
     start: first step.
     stop: last step.
-    events: periods of the events, in steps.
+    events: periods, in steps; a dispatch ends at every multiple of one.
     longest: most steps in a dispatch.
 
   Yields:
     (first, end) of each dispatch, end excluded.
   """
   while start < stop:
-    last = max(e * (start // e) for e in events)
-    end = min(stop, *(e * (start // e + 1) for e in events))
-    parts = math.ceil((end - last) / longest)
-    for i in range(parts):
-      a = last + (end - last) * i // parts
-      b = last + (end - last) * (i + 1) // parts
-      if b > start:
-        yield max(a, start), b
+    end = min(stop, start + longest, *(e * (start // e + 1) for e in events))
+    yield start, end
     start = end

@@ -142,6 +142,17 @@ def test_prefetched_chunks_equal_the_batches():
   assert wait_for_no_grain_threads()
 
 
+def test_short_chunks_are_filled_up():
+  batches = make()
+  for (start, stop), chunk in zip(
+    CHUNKS, prefetched(batches, CHUNKS, length=5), strict=True
+  ):
+    x, n = chunk["x"], stop - start
+    assert x.shape[0] == 5 and x.dtype == batches[0]["x"].dtype
+    np.testing.assert_array_equal(x[:n], batches.stacked(start, stop)["x"])
+    assert not x[n:].any()
+
+
 class Watched:
   """Random access without `stacked`; records who reads, fails at `wrong`."""
 
