@@ -5,7 +5,7 @@ the GRU it is our extension. Gain and bias are shared over time, and belong
 to the cell; here are the statistics, which belong to the sequence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen as nn
@@ -21,6 +21,8 @@ TEST = ("population", "minibatch")
 MIN_ROWS = 8
 
 SiteMoments = dict[str, Moments]
+# (step, consts, carry, xs) -> (carry, ys).
+Scan = Callable[[engine.Step, Any, Any, Any], tuple[Any, Any]]
 
 
 def by_minibatch(
@@ -100,6 +102,19 @@ def enough(rows: jax.Array, first_rows: jax.Array) -> jax.Array:
   return rows >= jnp.minimum(first_rows, MIN_ROWS)
 
 
+def _masked_with_moments(step):
+  """`engine.masked` for a step whose input is ((x, live), moments)."""
+
+  def masked_step(dot, consts, carry, t):
+    (x, live), moments = t
+    inner = engine.masked(
+      lambda dot, consts, carry, x: step(dot, consts, carry, (x, moments))
+    )
+    return inner(dot, consts, carry, (x, live))
+
+  return masked_step
+
+
 class StepStatistics(nn.Module):
   """Averages of the moments of each time step, in `batch_stats`.
 
@@ -136,6 +151,71 @@ class StepStatistics(nn.Module):
   def _average(self, name, start, width):
     shape = (self.t_max, width)
     return self.variable("batch_stats", name, start, shape, self.dtype)
+
+  def run(
+    self,
+    scan: Scan,
+    layer: engine.Recurrence,
+    carry: Any,
+    x: jax.Array,
+    live: jax.Array | None = None,
+    *,
+    eps: float,
+    train: bool,
+    test: str = "population",
+    padding: str = "masked",
+  ) -> tuple[Any, Any]:
+    """Runs a recurrence with its sites normalised.
+
+    Args:
+      scan: (step, consts, carry, xs) -> (carry, ys), by the engine.
+      layer: with the `sites` of this module.
+      carry: the first.
+      x: [t, ...] inputs.
+      live: [t, ...] whether a row is unfinished; None if all are.
+      eps: added to the variance.
+      train: normalise by the minibatch, and take it into the averages where
+        these are mutable.
+      test: one of `TEST`; what to do where `train` is false.
+      padding: of `by_minibatch`.
+
+    Returns:
+      The last carry, and the outputs.
+
+    Raises:
+      ValueError: training on more than `t_max` steps.
+    """
+    steps = len(x)
+    if not train and test == "population":
+      step, xs = by_population(layer, eps), x
+      if live is not None:
+        # The moments of a step belong to no row, so they stay outside.
+        step = _masked_with_moments(step)
+        xs = (x, live)
+      return scan(step, layer.consts, carry, (xs, self.population(steps)))
+    if train and steps > self.t_max:
+      raise ValueError(
+        f"RNN: training sequences of {steps} steps are longer than"
+        f" t_max={self.t_max}"
+      )
+    rows = None if live is None else live.reshape(steps, -1).sum(axis=1)
+    first_rows = jnp.zeros((), jnp.int32) if rows is None else rows[0]
+    (last, _), (y, found) = scan(
+      by_minibatch(layer, eps, padding),
+      (layer.consts, first_rows),
+      (carry, self.start()),
+      (x, live),
+    )
+    mutable = self.is_mutable_collection("batch_stats")
+    if train and mutable and not self.is_initializing():
+      if rows is None:
+        counts = jnp.ones(steps, bool)
+      elif padding == "all":
+        counts = rows > 0
+      else:
+        counts = (rows > 0) & enough(rows, rows[0])
+      self.update(jax.lax.stop_gradient(found), counts)
+    return last, y
 
   def start(self) -> SiteMoments:
     """Moments to begin a scan with; no step normalises by them."""

@@ -262,7 +262,6 @@ class RNN(nn.Module):
         "RNN: batch norm keeps statistics for each time step and needs"
         " t_max, the length of the longest training sequence"
       )
-    steps, eps = len(x), self.cell.eps
     statistics = recurrent_bn.StepStatistics(
       sites=layer.sites,
       t_max=self.t_max,
@@ -270,38 +269,17 @@ class RNN(nn.Module):
       dtype=jnp.promote_types(layer.dtype, jnp.float32),
       name=name,
     )
-    if not train and self.bn_test == "population":
-      step, xs = recurrent_bn.by_population(layer, eps), x
-      if live is not None:
-        # The moments of a step belong to no row, so they stay outside.
-        step = _masked_with_moments(step)
-        xs = (x, live)
-      moments = statistics.population(steps)
-      return self._engine(step, layer, layer.consts, carry, (xs, moments))
-    if train and steps > self.t_max:
-      raise ValueError(
-        f"RNN: training sequences of {steps} steps are longer than"
-        f" t_max={self.t_max}"
-      )
-    rows = None if live is None else live.reshape(steps, -1).sum(axis=1)
-    consts = (
-      layer.consts,
-      jnp.zeros((), jnp.int32) if rows is None else rows[0],
+    return statistics.run(
+      lambda step, *args: self._engine(step, layer, *args),
+      layer,
+      carry,
+      x,
+      live,
+      eps=self.cell.eps,
+      train=train,
+      test=self.bn_test,
+      padding=self.bn_padding,
     )
-    step = recurrent_bn.by_minibatch(layer, eps, self.bn_padding)
-    (last, _), (y, found) = self._engine(
-      step, layer, consts, (carry, statistics.start()), (x, live)
-    )
-    mutable = self.is_mutable_collection("batch_stats")
-    if train and mutable and not self.is_initializing():
-      if rows is None:
-        counts = jnp.ones(steps, bool)
-      elif self.bn_padding == "all":
-        counts = rows > 0
-      else:
-        counts = (rows > 0) & recurrent_bn.enough(rows, rows[0])
-      statistics.update(jax.lax.stop_gradient(found), counts)
-    return last, y
 
   def _scan(self, carry, x, live):
     """Runs a cell that is not ours, as `flax.linen.RNN` does."""
@@ -367,19 +345,6 @@ def _without_padding(y: Any, live: jax.Array | None) -> Any:
   if live is None:
     return y
   return engine.select(live, y, jax.tree.map(jnp.zeros_like, y))
-
-
-def _masked_with_moments(step):
-  """`engine.masked` for a step whose input is ((x, live), moments)."""
-
-  def masked_step(dot, consts, carry, t):
-    (x, live), moments = t
-    inner = engine.masked(
-      lambda dot, consts, carry, x: step(dot, consts, carry, (x, moments))
-    )
-    return inner(dot, consts, carry, (x, live))
-
-  return masked_step
 
 
 class Bidirectional(nn.Module):
