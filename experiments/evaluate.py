@@ -2,7 +2,8 @@
 
   python -m experiments.evaluate --workdir=runs/mnist_ln --split=test
 
-prints one JSON object. `--checkpoint=best` takes the checkpoint that
+prints one JSON object, and writes pictures, if the task has any, to the
+workdir's `figures/`. `--checkpoint=best` takes the checkpoint that
 `config.best` chose, `latest` (the default) the last one.
 """
 
@@ -11,6 +12,7 @@ import math
 
 from absl import flags
 import jax
+import numpy as np
 
 from experiments import launch
 from lnrnn.errors import ConfigError
@@ -28,7 +30,7 @@ _CHECKPOINT = flags.DEFINE_string(
 @signals.abrupt()
 def main() -> None:
   """Restores the run and prints its metrics."""
-  from lnrnn.training import loop, recorder
+  from lnrnn.training import loop, recorder, writers
   from lnrnn.training import step as step_lib
 
   config, experiment = launch.reopen(_WORKDIR.value)
@@ -45,6 +47,9 @@ def main() -> None:
     jax.random.fold_in(step_lib.Keys.of(config.seed).eval, state.step),
     lambda ev: [s for s in ev.splits if _SPLIT.value in (None, s)],
   )
+  pictures = {k: v for k, v in found.items() if np.ndim(v) >= 2}
+  writer = writers.FigureWriter(_WORKDIR.value)
+  writer.write_images(int(state.step), pictures)
   shown = {
     name: value if math.isfinite(value) else None
     for name, value in found.items()

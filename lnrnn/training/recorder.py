@@ -132,6 +132,7 @@ class Recorder:
     self._writer = writers.MultiWriter(
       writers.JsonlWriter(self._workdir),
       writers.TensorBoardWriter(self._workdir, step=start),
+      writers.FigureWriter(self._workdir),
     )
     name = os.path.basename(os.path.abspath(self._workdir))
     self._shown = progress.Progress(name, start, self._config.train_steps)

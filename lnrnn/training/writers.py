@@ -22,6 +22,8 @@ from lnrnn import files
 from lnrnn.errors import WorkdirError
 
 METRICS = "metrics.jsonl"
+# Of an animation.
+_FRAME_MS, _LAST_MS = 100, 2000
 
 
 class MetricWriter(Protocol):
@@ -31,7 +33,11 @@ class MetricWriter(Protocol):
     """Writes numbers of one step."""
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Writes pictures, each [height, width] or [height, width, 3] in [0, 1]."""
+    """Writes pictures of one step, in [0, 1].
+
+    Each is [height, width] or [height, width, 3], or, as an animation,
+    [frames, height, width, 3].
+    """
 
   def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
     """Writes texts of one step."""
@@ -154,6 +160,8 @@ class TensorBoardWriter:
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Writes pictures of one step."""
     for key, image in images.items():
+      if image.ndim > 3:
+        continue  # An animation.
       form = "HW" if image.ndim == 2 else "HWC"
       made = self._make.image(key, image, dataformats=form)
       self._add(step, summary=made)
@@ -178,6 +186,53 @@ class TensorBoardWriter:
     size = struct.pack("<Q", len(data))
     sums = [struct.pack("<I", self._crc(part)) for part in (size, data)]
     self._file.write(size + sums[0] + data + sums[1])
+
+
+class FigureWriter:
+  """Writes pictures to `figures/`, as PNG files and, if they move, as GIFs.
+
+  `test/samples` of step 390 becomes `figures/test-samples-000390.png`.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str]):
+    self._folder = pathlib.Path(workdir) / "figures"
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Numbers are not for this folder."""
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Writes pictures of one step."""
+    from PIL import Image  # Not needed by `import lnrnn`.
+
+    for key, image in images.items():
+      moving = image.ndim == 4
+      name = f"{key.replace('/', '-')}-{step:06d}.{'gif' if moving else 'png'}"
+      path = self._folder / name
+      # NaN, of a model that is lost, is black.
+      pixels = np.nan_to_num(255 * np.clip(image, 0, 1)).astype(np.uint8)
+      with _writing(path):
+        self._folder.mkdir(exist_ok=True)
+        with files.atomic(path) as new:
+          first, *rest = map(Image.fromarray, pixels if moving else [pixels])
+          more: dict[str, Any] = {}
+          if moving:
+            hold = [_FRAME_MS] * len(rest) + [_LAST_MS]
+            more = {
+              "save_all": True,
+              "append_images": rest,
+              "duration": hold,
+              "loop": 0,
+            }
+          first.save(new, **more)
+
+  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+    """Texts are not for this folder."""
+
+  def flush(self) -> None:
+    """Nothing waits to be written."""
+
+  def close(self) -> None:
+    """No file is open."""
 
 
 class MultiWriter:
