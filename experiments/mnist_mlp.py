@@ -210,12 +210,9 @@ def _classifier(
 
 def _chunks(split: dict[str, np.ndarray], size: int) -> tuple:
   """A split as images [n, size, 784] and labels [n, size], padded by -1."""
-  cases = len(split["label"])
-  n = -(-cases // size)
-  image = np.zeros((n * size, PIXELS), np.uint8)
-  label = np.full(n * size, -1, np.int32)
-  image[:cases], label[:cases] = split["image"], split["label"]
-  return image.reshape(n, size, PIXELS), label.reshape(n, size)
+  images, real = batches.padded(split["image"], size)
+  labels, _ = batches.padded(split["label"], size)
+  return images, np.where(real, labels, -1)
 
 
 def _whole_groups(split: dict[str, np.ndarray], group: int, b: int) -> tuple:

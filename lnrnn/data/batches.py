@@ -172,6 +172,23 @@ class ShuffledBatches:
     return self._order(epoch)[first : first + size]
 
 
+def padded(array: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts rows into chunks of one size, the last one filled up with zeros.
+
+  Args:
+    array: [n, ...].
+    size: m, rows in a chunk.
+
+  Returns:
+    The chunks [k, m, ...], and which rows are real, booleans [k, m].
+  """
+  k = -(-len(array) // size)
+  out = np.zeros((k * size, *array.shape[1:]), array.dtype)
+  out[: len(array)] = array
+  real = np.arange(k * size) < len(array)
+  return out.reshape(k, size, *array.shape[1:]), real.reshape(k, size)
+
+
 def share(batches: Any, index: int, count: int) -> Any:
   """The rows of every batch that one of several processes loads.
 

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.resources
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,12 +35,12 @@ class Dataset:
   """The digits of a run, and what to say about them.
 
   Attributes:
-    splits: the arrays of "train", "validation" and "test".
+    splits: what "train", "validation" and "test" hold: `Arrays` here.
     description: one line for the log: which data, how much of it.
     fingerprint: 16 hexadecimal digits that name the content.
   """
 
-  splits: dict[str, Arrays]
+  splits: dict[str, Any]
   description: str
   fingerprint: str
 
@@ -75,7 +75,7 @@ def load(
   if source == "embedded":
     splits, origin = _load_embedded(), "embedded class-balanced subset"
   else:
-    folder = _folder(data_dir, source)
+    folder = find_folder(data_dir, source, "mnist")
     splits = {"idx": _load_idx, "tfds": _load_tfds}[source](folder)
     origin = f"{source} files in {folder}"
   content = {
@@ -132,14 +132,7 @@ def _load_idx(folder: pathlib.Path) -> dict[str, Arrays]:
 
 
 def _load_tfds(folder: pathlib.Path) -> dict[str, Arrays]:
-  try:
-    # Imported here: the other sources do without tensorflow-datasets.
-    from lnrnn.data import tfds_mnist
-  except ImportError as error:
-    raise DataError(
-      f"data.source=tfds needs the package {error.name}: "
-      "pip install -r requirements.txt, or use data.source=idx"
-    ) from error
+  tfds_mnist = import_tfds("idx")
   splits = {
     split: _checked(images, labels, *[f"{folder}, split {split}"] * 2)
     for split, (images, labels) in tfds_mnist.read(folder).items()
@@ -149,22 +142,49 @@ def _load_tfds(folder: pathlib.Path) -> dict[str, Arrays]:
   return _hold_out(splits["train"], splits["test"], folder)
 
 
-def _folder(
-  data_dir: str | os.PathLike[str] | None, source: str
+def import_tfds(instead: str) -> Any:
+  """The module `tfds_mnist`, which needs more packages than the others.
+
+  Args:
+    instead: a source that does without them.
+  """
+  try:
+    from lnrnn.data import tfds_mnist
+  except ImportError as error:
+    raise DataError(
+      f"data.source=tfds needs the package {error.name}: "
+      f"pip install -r requirements.txt, or use data.source={instead}"
+    ) from error
+  return tfds_mnist
+
+
+def find_folder(
+  data_dir: str | os.PathLike[str] | None, source: str, name: str
 ) -> pathlib.Path:
-  """The directory of the files, from the argument or the environment."""
+  """The directory of the files, from the argument or the environment.
+
+  Args:
+    data_dir: it, or one with a directory `name` in it; `$LNRNN_DATA_DIR` by
+      default.
+    source: for the message.
+    name: of the data set.
+
+  Raises:
+    DataError: there is none.
+  """
   root = data_dir or os.environ.get("LNRNN_DATA_DIR")
+  task = {"mnist": "mnist", "binarized_mnist": "draw"}[name]
   if not root:
     raise DataError(
       f"data.source={source} needs a directory: set LNRNN_DATA_DIR to one that "
-      "`python scripts/prepare_data.py mnist --out DIR` has filled, or use "
+      f"`python scripts/prepare_data.py {task} --out DIR` has filled, or use "
       "data.source=embedded"
     )
   folder = pathlib.Path(root).expanduser()
-  if (folder / "mnist").is_dir():
-    folder = folder / "mnist"
+  if (folder / name).is_dir():
+    folder = folder / name
   if not folder.is_dir():
-    raise DataError(f"{folder}: no such directory; MNIST files are needed")
+    raise DataError(f"{folder}: no such directory; {name} files are needed")
   return folder
 
 

@@ -30,13 +30,11 @@ _CHUNK_HEADER = struct.Struct("<QQQQQ")
 _CHUNKS = b"srp"  # The signature, plain records and padding.
 
 
-def _features() -> tfds.features.FeaturesDict:
-  return tfds.features.FeaturesDict(
-    {
-      "image": tfds.features.Image(shape=(*_SIZE, 1)),
-      "label": tfds.features.ClassLabel(num_classes=10),
-    }
-  )
+def _features(labelled: bool = True) -> tfds.features.FeaturesDict:
+  parts: dict[str, Any] = {"image": tfds.features.Image(shape=(*_SIZE, 1))}
+  if labelled:
+    parts["label"] = tfds.features.ClassLabel(num_classes=10)
+  return tfds.features.FeaturesDict(parts)
 
 
 class LnrnnMnist(tfds.core.GeneratorBasedBuilder):
@@ -104,12 +102,16 @@ def write(idx_dir: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
   return made
 
 
-def read(folder: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Reads a dataset that `write` made, or `mnist` of tensorflow-datasets.
+def read(
+  folder: pathlib.Path, name: str = "lnrnn_mnist", *, labelled: bool = True
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Reads a dataset that `write` made, or one of tensorflow-datasets.
 
   Args:
     folder: the directory of one version, or a directory that holds
-      `<version>` or `lnrnn_mnist/<version>`; the highest version is read.
+      `<version>` or `<name>/<version>`; the highest version is read.
+    name: of the dataset, of pictures as MNIST's.
+    labelled: whether they have labels; zeros stand for those missing.
 
   Returns:
     Images, uint8 [n, 28, 28], and labels, int64 [n], of each split of "train",
@@ -118,10 +120,10 @@ def read(folder: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   Raises:
     DataError: there is no dataset, or it is damaged or in another format.
   """
-  version = _find_version(folder)
+  version = _find_version(folder, name)
   try:
     return {
-      split: _decode(_records(version, split, shards))
+      split: _decode(_records(version, split, shards), labelled)
       for split, shards in _splits(version).items()
     }
   except DataError:
@@ -207,8 +209,10 @@ def _check_chunks(path: pathlib.Path) -> None:
       )
 
 
-def _decode(records: Iterator[bytes]) -> tuple[np.ndarray, np.ndarray]:
-  features, images, labels = _features(), [], []
+def _decode(
+  records: Iterator[bytes], labelled: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  features, images, labels = _features(labelled), [], []
   for record in records:
     example: Any = features.deserialize_example_np(
       record, decoders={"image": tfds.decode.SkipDecoding()}
@@ -222,15 +226,15 @@ def _decode(records: Iterator[bytes]) -> tuple[np.ndarray, np.ndarray]:
         f" {picture.mode}; {_SIZE} of mode L are allowed"
       )
     images.append(np.asarray(picture))
-    labels.append(example["label"])
+    labels.append(example.get("label", 0))
   return np.stack(images), np.array(labels)
 
 
-def _find_version(folder: pathlib.Path) -> pathlib.Path:
+def _find_version(folder: pathlib.Path, name: str) -> pathlib.Path:
   """The directory with the highest version number among those that fit."""
   if (folder / "dataset_info.json").is_file():
     return folder
-  for pattern in ("lnrnn_mnist/*.*.*", "*.*.*"):
+  for pattern in (f"{name}/*.*.*", "*.*.*"):
     versions = {
       tuple(int(part) for part in path.parent.name.split(".")): path.parent
       for path in folder.glob(f"{pattern}/dataset_info.json")
@@ -238,7 +242,7 @@ def _find_version(folder: pathlib.Path) -> pathlib.Path:
     }
     if versions:
       return versions[max(versions)]
-  raise DataError(
-    f"lnrnn_mnist: not found under {folder}; "
-    "`python scripts/prepare_data.py mnist --out DIR` makes it"
-  )
+  how = "tensorflow-datasets makes it, with file_format=array_record"
+  if name == "lnrnn_mnist":
+    how = "`python scripts/prepare_data.py mnist --out DIR` makes it"
+  raise DataError(f"{name}: not found under {folder}; {how}")
