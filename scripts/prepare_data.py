@@ -2,7 +2,7 @@ r"""Fetches, checks and converts the data of a task.
 
   python scripts/prepare_data.py mnist --out=DIR [--from=DIR]
 
-Fetches the owners' files into DIR/<task>, or takes them from the directory
+Fetches the owners' files into a folder of DIR, or takes them from the directory
 given by --from, checks their sha256, and converts them where the task has a
 converted form. Runs read the result through LNRNN_DATA_DIR=DIR. A second call
 goes on where the first was stopped, and does nothing when all is there.
@@ -81,8 +81,55 @@ def prepare_mnist(out: pathlib.Path, source: pathlib.Path | None) -> str:
   )
 
 
-TASKS: dict[str, Callable[[pathlib.Path, pathlib.Path | None], str]] = {
-  "mnist": prepare_mnist,
+_AMAT_MIRROR = (
+  "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+)
+# As registered by tensorflow-datasets, datasets/binarized_mnist/checksums.tsv.
+_AMAT_SHA256 = {
+  "binarized_mnist_train.amat": (
+    "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"
+  ),
+  "binarized_mnist_valid.amat": (
+    "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2"
+  ),
+  "binarized_mnist_test.amat": (
+    "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"
+  ),
+}
+# The largest of them has 78.4 MB.
+_AMAT_MAX_BYTES = 1 << 27
+
+
+def prepare_draw(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Gets the three text files of binarised MNIST.
+
+  Args:
+    out: directory for them.
+    source: directory that holds them already, plain or as .gz, or None to
+      fetch them.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: a file cannot be had, or is not the published one.
+  """
+  for name, sha256 in _AMAT_SHA256.items():
+    urls = [_AMAT_MIRROR + name]
+    if source:
+      stem = f"{source.resolve().as_uri()}/{name}"
+      urls = [stem, f"{stem}.gz"]
+    fetch.fetch(urls, out / name, sha256, max_bytes=_AMAT_MAX_BYTES)
+  return (
+    "python -m experiments.train --config=configs/draw.py "
+    "--config.data.source=amat --workdir=runs/draw"
+  )
+
+
+# Task: what prepares it, and the folder that its loader looks for.
+TASKS: dict[str, tuple[Callable[..., str], str]] = {
+  "mnist": (prepare_mnist, "mnist"),
+  "draw": (prepare_draw, "binarized_mnist"),
 }
 
 
@@ -98,7 +145,8 @@ def _prepare(arguments: Sequence[str]) -> None:
   if source and not source.is_dir():
     raise ConfigError(f"--from: {source} is not a directory")
   root = pathlib.Path(_OUT.value).expanduser().resolve()
-  command = TASKS[arguments[0]](root / arguments[0], source)
+  prepare, folder = TASKS[arguments[0]]
+  command = prepare(root / folder, source)
   print(f"Ready. Next:\n  export LNRNN_DATA_DIR={root}\n  {command}")
 
 

@@ -41,7 +41,8 @@ def fetch(
   """Downloads one file, unless it is there already.
 
   Nothing appears under `path` before its hash is right. Mirrors are tried in
-  the order given.
+  the order given. Where a URL ends in .gz and `path` does not, what it sends
+  is unpacked.
 
   Args:
     urls: mirrors of the file; `file://` works too.
@@ -64,7 +65,7 @@ def fetch(
       with files.atomic(path, sync=True) as part:
         _download(url, part, sha256, timeout=timeout, max_bytes=max_bytes)
       return
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (*_UNREADABLE, http.client.HTTPException) as error:
       reasons.append(f"{url}: {one_line(error)}")
   raise DataError(f"{path.name}: cannot be had: {'; '.join(reasons)}")
 
@@ -112,7 +113,10 @@ def _download(
   ):
     # Not `read`, which waits for a whole block, and for that time is deaf to
     # Ctrl-C.
-    while block := response.read1(_BLOCK):
+    content = response
+    if url.endswith(".gz") and part.suffix != ".gz":
+      content = gzip.GzipFile(fileobj=response)
+    while block := content.read1(_BLOCK):
       left -= len(block)
       if left < 0:
         raise ValueError(f"sends more than the {max_bytes:,} bytes allowed")
