@@ -64,7 +64,7 @@ def sweep():
 
 def _derive(config):
   whole = config.data.source != "embedded"
-  large = config.batch_size >= 32
+  large = config.batch_size >= 32 * config.accumulate  # Cases a microbatch.
   if config.data.train_cases is None:
     config.data.train_cases = 55_000 if whole else 10_000  # Paper; what fits.
   if config.model.norm_output is None:

@@ -53,7 +53,7 @@ def main() -> None:
   shown = {
     name: value if math.isfinite(value) else None
     for name, value in found.items()
-    if isinstance(value, float | int)
+    if isinstance(value, float)
   }
   print(json.dumps({"step": int(state.step), **shown}, indent=2))
 

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 a fault of ours, with a traceback; 2 something the user
 can mend, said in one line; 3 the run diverged; 4 a step stalled; 130 stopped
-by Ctrl-C and 143 by SIGTERM, in both cases with all work saved.
+by Ctrl-C and 143 by SIGTERM, with all work saved unless there was a second
+signal.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from lnrnn.errors import (
   UserError,
   WorkdirError,
   choices,
+  one_line,
 )
 from lnrnn.training import config as config_lib
 from lnrnn.training import signals, watchdog
@@ -117,7 +119,7 @@ def _unraisable(raised: Any) -> None:
 
 def _fail(message: str, code: int = 2) -> None:
   for line in message.split("\n"):
-    print(f"error: {line}", file=sys.stderr)
+    signals.tell(f"error: {line}")
   sys.exit(code)
 
 
@@ -179,8 +181,14 @@ def config_of(workdir: str | os.PathLike[str]) -> config_lib.Config:
   task(stored)
   module = importlib.import_module(f"configs.{stored.experiment}")
   config = module.get_config("")
-  with config.unlocked():
-    config.update(stored)
+  try:
+    with config.unlocked():
+      config.update(stored)
+  except (TypeError, ValueError, AttributeError) as e:
+    raise WorkdirError(
+      f"workdir {workdir}: {workdir_lib.RECORD} has a field of another type"
+      f" than {stored.experiment}: {one_line(e)}"
+    ) from e
   return config
 
 
@@ -218,7 +226,8 @@ def train(spec: str, workdir: str | os.PathLike[str]) -> None:
     workdir: where it writes and resumes from.
 
   Raises:
-    UserError: of some kind, before anything is compiled.
+    UserError: of some kind; for what the user got wrong, before anything is
+      compiled.
   """
   # Imported late: a user's error is answered before orbax and grain load.
   from lnrnn.training import distributed, loop
@@ -251,4 +260,4 @@ def say(text: str) -> None:
   from lnrnn.training import distributed
 
   if distributed.is_main():
-    print(text, flush=True)
+    signals.say(text)

@@ -31,11 +31,12 @@ def check(config: config_lib.Config) -> list[str]:
       f"is larger than the training set (data.train_cases ="
       f" {config.data.train_cases})",
     )
-  if config.norm == "batch" and config.batch_size == 1:
+  cases = config.batch_size // max(1, config.accumulate)
+  if config.norm == "batch" and cases < 2:
     c.add(
       "batch_size",
       "batch norm needs at least 2 cases in a minibatch: the variance over"
-      " one is zero",
+      f" one is zero (accumulate={config.accumulate})",
     )
   if config.model.wn_data_dependent_init and config.batch_size == 1:
     c.add(
@@ -43,21 +44,20 @@ def check(config: config_lib.Config) -> list[str]:
       "needs at least 2 cases in the first batch (batch_size=1)",
     )
   c.within("eval_batch_size", 1)
-  if config.best:
-    metric = config.best.partition(":")[0]
-    known = [f"{split}/{m}" for split in mnist.SPLITS for m in ("nll", "error")]
-    if metric not in known:
-      c.add("best", f"must be one of {', '.join(known)}, with :min")
+  c.decided_by(
+    [f"{split}/{m}" for split in mnist.SPLITS for m in ("nll", "error")]
+  )
   if not config.model.hidden:
     c.add("model.hidden", "needs at least one hidden layer")
   smallest = 2 if config.norm == "layer" else 1
-  if any(width < smallest for width in config.model.hidden):
+  if any(not smallest <= width < 2**20 for width in config.model.hidden):
     why = (
       " with layer norm: over one unit it is the constant bias"
       if smallest == 2
       else ""
     )
-    c.add("model.hidden", f"every width must be at least {smallest}{why}")
+    least = f"every width must be at least {smallest}{why}"
+    c.add("model.hidden", f"{least}, and below {2**20}")
   c.within("model.eps", 0)
   c.within("model.gain_init", 0, open_low=True)
   c.within("model.bn_average_cases", 1)
@@ -126,7 +126,9 @@ def build(config: config_lib.Config) -> Experiment:
 def make_model(config: config_lib.Config) -> MLP:
   """The network that `config` describes."""
   m = config.model
-  momentum = max(0.0, 1 - config.batch_size / m.bn_average_cases)
+  # The averages take in every microbatch.
+  cases = config.batch_size // config.accumulate
+  momentum = max(0.0, 1 - cases / m.bn_average_cases)
   return MLP(
     hidden=m.hidden,
     norm=config.norm,
@@ -184,7 +186,7 @@ def _classifier(
     # vmap keeps each minibatch's statistics apart in one matrix product.
     return jax.lax.map(lambda batch: jax.vmap(one)(*batch), (image, label))
 
-  size, b = config.eval_batch_size, config.batch_size
+  size, b = config.eval_batch_size, config.batch_size // config.accumulate
   chunked = {name: _chunks(split, size) for name, split in splits.items()}
   group = max(1, size // b)
   minibatches = _whole_groups(splits["train"], group, b)

@@ -1,7 +1,7 @@
 """Sets of runs: listed, checked together, trained in processes of their own."""
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import os
 import pathlib
 import queue
@@ -47,7 +47,10 @@ def listed(spec: str, folder: str | os.PathLike[str]) -> list[runs_lib.Run]:
     raise ConfigError(f"config file {path!r} has no function sweep()")
   runs: dict[pathlib.Path, runs_lib.Run] = {}
   wrong = []
-  for entry in sweep():
+  entries = sweep()
+  if isinstance(entries, str) or not isinstance(entries, Iterable):
+    raise ConfigError(f"config file {path!r}: sweep() returns no list of runs")
+  for entry in entries:
     if not isinstance(entry, str):
       wrong.append(f"sweep() lists {entry!r}: must be as 'norm=layer,seed=0'")
       continue
@@ -59,7 +62,7 @@ def listed(spec: str, folder: str | os.PathLike[str]) -> list[runs_lib.Run]:
       f"{path}:{field}= has no effect: sweep() sets it" for field in idle
     ]
     seed = fields.pop("seed", "0")
-    if not seed.isdigit():
+    if not (seed.isascii() and seed.isdecimal()):
       wrong.append(f"sweep() lists seed={seed!r}: must be a whole number")
       continue
     run = runs_lib.named(spec, fields.items(), int(seed), folder)

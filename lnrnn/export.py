@@ -226,7 +226,7 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
   if not isinstance(config, dict) or "format_version" not in config:
     raise DataError(f"{file}: is not the config of an exported model")
   version = config["format_version"]
-  if version != FORMAT_VERSION:
+  if type(version) is not int or version != FORMAT_VERSION:
     raise DataError(
       f"{file}: format_version={version!r}: this lnrnn reads {FORMAT_VERSION}"
     )

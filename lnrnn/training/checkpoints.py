@@ -17,16 +17,15 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 import time
 from typing import Any
 
 import jax
 import numpy as np
 
-from lnrnn.errors import WorkdirError
+from lnrnn.errors import ConfigError, WorkdirError
 from lnrnn.training import config as config_lib
-from lnrnn.training import health
+from lnrnn.training import health, signals
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
@@ -47,7 +46,7 @@ class DamagedError(Exception):
 def committed_steps(workdir: str | os.PathLike[str]) -> list[int]:
   """Steps with a complete checkpoint, ascending; needs no orbax."""
   found = pathlib.Path(workdir, FOLDER).glob(f"*/{_COMMITTED}")
-  return sorted(int(p.parent.name) for p in found if p.parent.name.isdigit())
+  return sorted(int(p.parent.name) for p in found if p.parent.name.isdecimal())
 
 
 def _uncommitted(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -55,7 +54,7 @@ def _uncommitted(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
   return sorted(
     path
     for path in pathlib.Path(workdir, FOLDER).glob("[0-9]*")
-    if path.name.isdigit()
+    if path.name.isdecimal()
     and path.is_dir()
     and not (path / _COMMITTED).exists()
   )
@@ -75,10 +74,15 @@ def check_files(folder: pathlib.Path) -> None:
     raise DamagedError(f"file {name!r} is missing") from e
   except (OSError, ValueError) as e:
     raise DamagedError(f"{_METADATA} or {SUMS} cannot be read: {e}") from e
-  for line in lines:
-    wanted, _, name = line.partition("  ")
+  sums = {
+    name: wanted for wanted, _, name in (x.partition("  ") for x in lines)
+  }
+  unlisted = _listed(folder).difference(sums)
+  if unlisted:
+    raise DamagedError(f"{SUMS} does not list file {min(unlisted)!r}")
+  for name, wanted in sums.items():
     try:
-      if not name or not (folder / name).is_file():
+      if not (folder / name).is_file():
         raise DamagedError(f"file {name!r}, listed in {SUMS}, is missing")
       found = _sha256(folder / name)
     except OSError as e:
@@ -105,12 +109,17 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
 
 def _write_sums(folder: pathlib.Path) -> None:
   """Writes SHA256SUMS beside the files of a checkpoint."""
-  # orbax adds the time of the commit to _METADATA when it commits.
-  files = sorted(
-    p for p in folder.rglob("*") if p.is_file() and p.name != _METADATA
-  )
-  lines = [f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
+  names = sorted(_listed(folder))
+  lines = [f"{_sha256(folder / name)}  {name}\n" for name in names]
   (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _listed(folder: pathlib.Path) -> set[str]:
+  """The files that SHA256SUMS lists, by their paths in the folder."""
+  # orbax adds the time of the commit to _METADATA when it commits.
+  found = (p for p in folder.rglob("*") if p.is_file() and p.name != _METADATA)
+  names = {p.relative_to(folder).as_posix() for p in found}
+  return names.difference({SUMS, _COMMITTED})
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -223,6 +232,8 @@ class Checkpoints:
   def score(self, metrics: Mapping[str, Any]) -> float:
     """How good an evaluation is, larger being better; -inf if unknown."""
     value = metrics.get(self._metric)
+    if value is not None and not isinstance(value, float):
+      raise ConfigError(f"best: {self._metric} is not a number")
     if value is None or not math.isfinite(value):
       return -math.inf
     return self._sign * float(value)
@@ -270,8 +281,9 @@ class Checkpoints:
       state=self._ocp.args.StandardSave(host),
       meta=self._ocp.args.JsonSave(meta),
     )
-    with self._named(f"cannot save step {step}"):
+    with self._named("a save has failed"):
       self._manager.wait_until_finished()
+    with self._named(f"cannot save step {step}"):
       self._end_replacement()
       if step in self._manager.all_steps():
         scored = known and step not in self._kept.scores
@@ -322,16 +334,12 @@ class Checkpoints:
       )
     for step, why in damaged:
       moved = self._move_aside(step)
-      print(
-        f"checkpoint {step} is damaged: {why}; moved to {moved}",
-        file=sys.stderr,
-      )
+      signals.tell(f"checkpoint {step} is damaged: {why}; moved to {moved}")
     for path in cut:
       shutil.rmtree(path)
-      print(
+      signals.tell(
         f"checkpoint {path.name} was not committed (its save was cut off):"
-        " removed",
-        file=sys.stderr,
+        " removed"
       )
     if damaged or cut:
       self._manager.reload()

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from lnrnn.errors import ConfigError, choices
+from lnrnn.errors import ConfigError, choices, one_line
 from lnrnn.training import optim
 
 # An ml_collections.ConfigDict. Its own annotations give every field the union
@@ -31,6 +31,7 @@ RESUMABLE = frozenset(
     "checkpoint_every",
     "checkpoints_kept",
     "best_kept",
+    "steps_per_dispatch",
     "stall_seconds",
     "profile_steps",
     "compare_metrics",
@@ -61,11 +62,16 @@ def parse(
     there = next(filter(None, globs), [])
     listed = sorted(f for f in there if not f.endswith("common.py"))
     return None, [f"config file {path!r} not found; {choices(path, listed)}"]
-  module = runpy.run_path(str(file))
+  try:
+    module = runpy.run_path(str(file))
+  except (SyntaxError, UnicodeDecodeError) as e:
+    return None, [f"config file {path!r} is no Python: {one_line(e)}"]
   if "get_config" not in module:
     return None, [f"config file {path!r} has no function get_config"]
   try:
-    return module["get_config"](arg), []
+    config = module["get_config"](arg)
+    none = [] if config else [f"get_config of {path!r} returns no config"]
+    return config, none
   except ValueError as e:
     # configs/common.py attaches what it could make of the arguments.
     config = getattr(e, "config", None)
@@ -140,6 +146,12 @@ class Checker:
         text += f" and {'below' if open_high else 'at most'} {high}"
       self.add(field, text)
 
+  def decided_by(self, names: Sequence[str]) -> None:
+    """What `best` names, if anything, must be one of these metrics."""
+    metric = self.config.best.partition(":")[0]
+    if metric and metric not in names:
+      self.add("best", f"must be one of {', '.join(names)}, with :min or :max")
+
 
 def check_common(config: Config) -> Checker:
   """Checks the fields that every config has; the task adds its own.
@@ -164,13 +176,18 @@ def check_common(config: Config) -> Checker:
     "steps_per_dispatch",
     "accumulate",
   ):
-    check.within(field, 1)
-  check.within("stall_seconds", 0)
+    check.within(field, 1, 2**31 - 1)
+  check.within("stall_seconds", 0, 1e6)  # A timer cannot wait for ever.
   if config.accumulate > 0 and config.batch_size % config.accumulate:
     check.add("accumulate", f"must divide batch_size={config.batch_size}")
   steps = config.profile_steps
-  if steps and not (len(steps) == 2 and 0 < steps[0] <= steps[1]):
-    check.add("profile_steps", "must be the first and the last step, as 10,20")
+  if steps and not (
+    [type(s) for s in steps] == [int, int]
+    and 0 < steps[0] <= steps[1]
+    and steps[0] <= config.train_steps
+  ):
+    why = "must be the first and the last step to trace, as (10,20)"
+    check.add("profile_steps", why)
   check.one_of("optimizer.name", optim.NAMES)
   check.one_of("optimizer.schedule", optim.SCHEDULES)
   check.within("optimizer.learning_rate", 0, open_low=True)

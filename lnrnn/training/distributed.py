@@ -35,7 +35,7 @@ def initialize(**address: Any) -> None:
   """
   try:
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **address)
-  except (ValueError, RuntimeError) as e:
+  except (ValueError, RuntimeError, IndexError) as e:
     reason = str(e).strip().split("\n")[0]
     raise ConfigError(
       f"--distributed: {reason} Start it under Slurm, mpirun, Kubernetes or"

@@ -67,7 +67,9 @@ def restore(
       latest = steps[-1] if steps else None
       step = saver.best_step() if checkpoint == "best" else latest
     else:
-      step = int(checkpoint) if checkpoint.isdigit() else -1
+      step = int(checkpoint) if checkpoint.isdecimal() else -1
+    if not steps:
+      raise WorkdirError(f"workdir {workdir}: no checkpoint was saved yet")
     if step is None or step not in steps:
       raise WorkdirError(
         f"checkpoint {checkpoint!r} is not in {workdir}: there is latest,"
@@ -143,9 +145,10 @@ def train(
     # A dispatch ends where there is something to write.
     periods = [config.log_every, config.checkpoint_every]
     periods += [ev.every for ev in experiment.evals.values()]
-    longest = min(config.steps_per_dispatch, *periods)
+    longest = min(config.steps_per_dispatch, stop, *periods)
     plan = list(step_lib.chunks(start, stop, periods, longest))
-    profiler = profiling.Profiler(workdir, config.profile_steps)
+    traced = config.profile_steps if distributed.is_main() else ()
+    profiler = profiling.Profiler(workdir, traced)
     stack.callback(profiler.close)
     dispatches = _dispatches(
       config, experiment, tx, state, keys.step, plan, longest, profiler
@@ -301,10 +304,9 @@ def _say_cost(
   )
   params = jax.tree.leaves(state.variables["params"])
   devices, kind = jax.device_count(), jax.devices()[0].device_kind
-  print(
+  signals.say(
     f"{sum(p.size for p in params):,} parameters, {flops:.3g} FLOP a"
-    f" step, on {devices} x {kind}",
-    flush=True,
+    f" step, on {devices} x {kind}"
   )
 
 

@@ -6,6 +6,8 @@ import pathlib
 
 import jax
 
+from lnrnn.training import signals
+
 FOLDER = "profile"
 
 
@@ -43,7 +45,7 @@ class Profiler:
 
   def _stop(self, end: int | None) -> None:
     jax.profiler.stop_trace()
-    print(
+    signals.say(
       f"steps {self._began} to {end or 'the last'}: traced in {self._folder}"
     )
     self._began, self._steps = None, ()

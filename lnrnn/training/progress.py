@@ -3,8 +3,10 @@
 import sys
 import time
 
-from rich import console
+from rich import console as rich_console
 from rich import progress as rich_progress
+
+from lnrnn.training import signals
 
 
 class Progress:
@@ -31,7 +33,7 @@ class Progress:
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("ETA"),
         rich_progress.TimeRemainingColumn(),
-        console=console.Console(stderr=True),
+        console=rich_console.Console(stderr=True),
       )
       self._task = self._bar.add_task(
         name, total=stop, completed=start, text=""
@@ -51,11 +53,9 @@ class Progress:
     # Evaluation and saving included: when will it be done?
     pace = (now - self._began) / max(step - self._start, 1)
     left = int(pace * (self._stop - step))
-    print(
+    signals.tell(
       f"{self._name}: step {step}/{self._stop}  {text}  ETA"
-      f" {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
-      file=sys.stderr,
-      flush=True,
+      f" {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
     )
 
   def close(self) -> None:

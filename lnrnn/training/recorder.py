@@ -11,6 +11,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lnrnn.errors import DivergedError
@@ -76,12 +77,31 @@ def run_evals(
   Returns:
     {"split/metric": value}.
   """
-  return {
-    f"{split}/{name}": value
-    for ev in experiment.evals.values()
-    for split in due(ev)
-    for name, value in ev.fn(variables, split, key).items()
-  }
+  found: dict[str, Any] = {}
+  for ev in experiment.evals.values():
+    for split in due(ev):
+      for name, value in ev.fn(variables, split, key).items():
+        full = f"{split}/{name}"
+        if full in found:
+          raise ValueError(f"two evaluations give the metric {full!r}")
+        found[full] = _checked(full, value)
+  return found
+
+
+def _checked(name: str, value: Any) -> Any:
+  """A metric as a float, a text, a path or an array of a picture."""
+  if isinstance(value, str | os.PathLike):
+    return value
+  array = np.asarray(value)
+  real = np.issubdtype(array.dtype, np.bool_) or (
+    jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array)
+  )
+  if not real or array.ndim not in (0, 2, 3, 4):
+    raise TypeError(
+      f"metric {name!r} is {array.dtype} of shape {array.shape}: a number, a"
+      " text, a path or a picture is needed"
+    )
+  return array if array.ndim else float(array)
 
 
 class Recorder:
@@ -174,6 +194,7 @@ class Recorder:
     Raises:
       NotFinite: if the state to save is not.
       WorkdirError: if saving fails.
+      Exception: of an evaluation, the state being saved.
       Interrupted: after a signal in any process, the state being saved.
     """
     last = step == self._config.train_steps
@@ -192,6 +213,10 @@ class Recorder:
         )
     except signals.Interrupted:
       evaluated = not any(map(due, self._experiment.evals.values()))
+    except Exception:  # A fault in the task's code costs no update.
+      self._save(state, evaluated=False)
+      self.done()
+      raise
     if found:
       self._write(step, found)
     if saver := self._saver:
@@ -213,10 +238,9 @@ class Recorder:
       self._saver.wait()
     if self._writer and self._clock.train > self._before.train:
       share = self._clock.data / self._clock.train
-      print(
+      signals.say(
         f"{self._workdir}: finished after {self._clock.train:.0f} s of updates"
-        f" ({share:.1%} waiting for data), {self._now()['wall']:.0f} s in all",
-        flush=True,
+        f" ({share:.1%} waiting for data), {self._now()['wall']:.0f} s in all"
       )
 
   def close(self) -> None:
@@ -257,4 +281,9 @@ class Recorder:
     if self._writer:
       self._writer.write(fault.step, {"fault": str(fault)})
       self._writer.flush()
-    return DivergedError(f"{fault}; the last checkpoint is kept")
+    kept = "no checkpoint had been saved"
+    if self._saver:
+      self._saver.wait()
+      if self._saver.steps():
+        kept = "the last checkpoint is kept"
+    return DivergedError(f"{fault}; {kept}")

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -127,17 +128,28 @@ def handled() -> Generator[None]:
     _received.clear()
 
 
-def tell(line: str) -> None:
-  """Prints a line of error; that nobody reads it any more is no error.
+def tell(line: str, stream: Any = None) -> None:
+  """Prints a line; that nobody reads it any more is no error.
 
-  Ctrl-C ends the `tee` of `train ... 2>&1 | tee log` as well.
+  Ctrl-C ends the `tee` of `train ... 2>&1 | tee log` as well, and `| head`
+  goes away by itself.
+
+  Args:
+    line: without its end.
+    stream: standard error by default.
   """
+  stream = stream or sys.stderr
   try:
-    print(line, file=sys.stderr, flush=True)
+    print(line, file=stream, flush=True)
   except OSError:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stderr.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def say(line: str) -> None:
+  """Prints a line on standard output, as `tell` does."""
+  tell(line, sys.stdout)
 
 
 def take_over() -> None:

@@ -10,6 +10,9 @@ import optax
 from lnrnn.training import distributed, health
 from lnrnn.training.experiment import Experiment
 
+# The loop's own names for what it writes.
+_RESERVED = ("loss", "step", "fault", "nonfinite", "grad_norm", "param_norm")
+
 
 class TrainState(NamedTuple):
   """All that an update changes."""
@@ -129,11 +132,19 @@ def update(
   Returns:
     The state after the update, and the metrics: "loss", those of the
     experiment, and the global "grad_norm", zero between the logs.
+
+  Raises:
+    ValueError: a metric of the experiment has a name of the loop's.
   """
   own = jax.random.fold_in(key, state.step)
   (value, others, metrics), grads = gradients(
     experiment, state, batch, own, accumulate
   )
+  for name in metrics:
+    if name in _RESERVED or "/" in name:
+      raise ValueError(
+        f"training metric {name!r}: no / is allowed, nor {', '.join(_RESERVED)}"
+      )
   grad_norm = health.norm(grads, (state.step + 1) % log_every == 0)
   new = _apply(tx, state, others, grads)
   return new, {"loss": value, **metrics, "grad_norm": grad_norm}

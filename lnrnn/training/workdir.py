@@ -68,11 +68,12 @@ def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
 
   Raises:
     WorkdirError: if it belongs to a run of another config (the differing
-      fields are listed), or holds checkpoints without a record of their
-      config.
+      fields are listed), holds checkpoints without a record of their
+      config, or is farther than the run shall go.
   """
-  if not os.fspath(workdir):
-    raise WorkdirError("workdir '': name a folder")
+  name = os.fspath(workdir)
+  if not name or "://" in name:
+    raise WorkdirError(f"workdir {name!r}: name a folder of a file system")
   path = pathlib.Path(workdir)
   record = read_record(path)
   if record is None:
@@ -86,6 +87,12 @@ def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
     raise WorkdirError(
       f"workdir {path} belongs to a run of another config: {'; '.join(found)}"
       " (stored -> asked for); choose another workdir"
+    )
+  last = max(checkpoints.committed_steps(path), default=0)
+  if config.train_steps < last:
+    raise WorkdirError(
+      f"workdir {path}: train_steps={config.train_steps}, but its run is at"
+      f" step {last}: it can be made longer, not shorter"
     )
 
 

@@ -85,7 +85,7 @@ def test_a_run_that_was_begun_and_saved_nothing_is_said(
 ):
   (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
   result = program("evaluate", f"--workdir={tmp_path}")
-  assert result.code == 2 and "the steps none" in result.lines[0]
+  assert result.code == 2 and "no checkpoint was" in result.lines[0]
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 

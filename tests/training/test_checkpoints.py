@@ -206,6 +206,19 @@ _DAMAGES = {
 }
 
 
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_a_list_of_sums_that_was_cut_is_damage(tmp_path, lines):
+  with _open(tmp_path) as saver:
+    _save(saver, [1, 2])
+  newest = tmp_path / "checkpoints" / "2"
+  sums = newest / "SHA256SUMS"
+  kept = sums.read_text().splitlines(keepends=True)[:lines]
+  sums.write_text("".join(kept))
+  assert not checkpoints.is_complete(tmp_path, 2)
+  with _open(tmp_path) as saver:
+    assert _latest(saver) == 1
+
+
 @pytest.mark.parametrize("kind", _DAMAGES)
 def test_every_damaged_file_is_named_and_the_step_before_restored(
   tmp_path, kind, capfd
@@ -227,7 +240,7 @@ def test_every_damaged_file_is_named_and_the_step_before_restored(
     _DAMAGES[kind](copy / "checkpoints" / "2" / name)
     capfd.readouterr()
     with _open(copy) as saver:
-      assert _latest(saver) == 1
+      assert _latest(saver) == 1, name
       said = capfd.readouterr().err
       _save(saver, [2], first=2)  # The step is free again.
       assert _latest(saver) == 2

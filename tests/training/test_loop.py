@@ -16,6 +16,7 @@ from lnrnn.errors import DivergedError, WorkdirError
 from lnrnn.training import checkpoints, distributed, loop, optim, writers
 from lnrnn.training import step as step_lib
 from lnrnn.training import workdir as workdir_lib
+from lnrnn.training.experiment import Eval
 
 _events = st.lists(st.integers(1, 60), min_size=1, max_size=3)
 
@@ -287,3 +288,54 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(
   for wrong in ("3", "-1", "newest"):
     with pytest.raises(WorkdirError, match="there is latest, best and the st"):
       loop.restore(config, task(config), tmp_path, wrong)
+
+
+def _with(experiment, **fields):
+  return dataclasses.replace(experiment, **fields)
+
+
+@pytest.mark.parametrize("name", ["loss", "step", "fault", "time/x", "a/b"])
+def test_a_training_metric_may_not_take_a_name_of_the_loop_s(
+  task, settings, tmp_path, name
+):
+  config = settings()
+  experiment = task(config)
+
+  def loss(variables, batch, key):
+    value, (changed, _) = experiment.loss(variables, batch, key)
+    return value, (changed, {name: value})
+
+  with pytest.raises(ValueError, match=f"training metric '{name}'"):
+    loop.train(config, _with(experiment, loss=loss), tmp_path)
+  assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("value", [None, 1j, np.zeros(3), object()])
+def test_a_metric_of_no_known_kind_is_named_and_costs_no_update(
+  task, settings, tmp_path, value
+):
+  config = settings(checkpoint_every=10, eval_every=10)
+  experiment = task(config)
+  wrong = Eval(10, lambda *_: {"odd": value}, ("validation",))
+  with pytest.raises(TypeError, match="metric 'validation/odd' is "):
+    loop.train(config, _with(experiment, evals={"odd": wrong}), tmp_path)
+  assert checkpoints.committed_steps(tmp_path) == [10]
+  loop.train(config, experiment, tmp_path)
+  assert {r["step"] for r in _rows(tmp_path) if "validation/error" in r} == {
+    10,
+    20,
+  }
+
+
+def test_two_evaluations_may_not_give_one_metric(task, settings, tmp_path):
+  config = settings(eval_every=10)
+  experiment = task(config)
+  evals = {"a": experiment.evals["score"], "b": experiment.evals["score"]}
+  with pytest.raises(ValueError, match="give the metric 'validation/error'"):
+    loop.train(config, _with(experiment, evals=evals), tmp_path)
+
+
+def test_a_run_is_not_made_shorter_than_it_is(task, settings, tmp_path):
+  loop.train(settings(), task(settings()), tmp_path)
+  with pytest.raises(WorkdirError, match="train_steps=10, but its run is at"):
+    workdir_lib.check(tmp_path, settings(train_steps=10))
