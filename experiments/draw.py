@@ -34,8 +34,8 @@ def check(config: config_lib.Config) -> list[str]:
       f"is larger than the training set (data.train_cases ="
       f" {config.data.train_cases})",
     )
-  if config.norm == "batch" and config.batch_size == 1:
-    c.add("batch_size", "batch norm needs at least 2 cases in a minibatch")
+  if config.norm == "batch" and config.batch_size < 2 * config.accumulate:
+    c.add("batch_size", "batch norm needs at least 2 cases in a microbatch")
   c.one_of("model.form", FORMS_OF.get(config.norm, tuple(cells.FORMS)))
   c.one_of("model.normed", NORMED)
   c.within("model.glimpses", 1)
@@ -53,15 +53,12 @@ def check(config: config_lib.Config) -> list[str]:
       )
   c.within("model.eps", 0)
   c.within("model.gain_init", 0, open_low=True)
+  c.within("model.init_sd", 0)
   c.within("eval_batch_size", 1)
   c.within("eval_cases", 0)
   c.within("importance_samples", 1)
   c.within("importance_cases", 2)
-  if config.best:
-    metric = config.best.partition(":")[0]
-    known = [f"{s}/{m}" for s in ("validation", "test") for m in METRICS]
-    if metric not in known:
-      c.add("best", f"must be one of {', '.join(known)}, with :min")
+  c.decided_by([f"{s}/{m}" for s in ("validation", "test") for m in METRICS])
   return c.faults
 
 

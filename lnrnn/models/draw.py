@@ -13,6 +13,22 @@ from lnrnn.models import glimpse
 NORMED = ("both", "encoder", "decoder")
 
 
+def _by_source(*widths: int) -> nn.initializers.Initializer:
+  """Draws the rows of each source by its own number of inputs.
+
+  By the common number the few values that are read would be drowned in the
+  many of the decoder's state.
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    keys = jax.random.split(key, len(widths))
+    lecun = nn.initializers.lecun_normal()
+    parts = zip(keys, widths, strict=True)
+    return jnp.concatenate([lecun(k, (n, shape[1]), dtype) for k, n in parts])
+
+  return init
+
+
 class Terms(NamedTuple):
   """What one pass says about each image, [..., b] each, in nats.
 
@@ -62,6 +78,9 @@ class DRAW(nn.Module):
     eps: of the norm, in squared units of what it normalises.
     gain_init: of the norm's gains; None is 1, and 0.1 for batch norm.
     forget_bias: added to the forget gates' initial biases.
+    init_sd: standard deviation of the initial weights of latents, patch and
+      windows. Where it is large, an untrained canvas is all noise, and what
+      is learned first is to leave the latents alone.
     read_start: (stride, standard deviation) of the reading filters of an
       untrained model, in pixels.
     write_start: the same of the writing filters.
@@ -85,35 +104,30 @@ class DRAW(nn.Module):
   normed: str = "both"
   eps: float = 1e-5
   gain_init: float | None = None
-  forget_bias: float = 0.0
+  forget_bias: float = 1.0
+  init_sd: float = 0.01
   read_start: tuple[float, float] = (7.0, 3.0)
-  write_start: tuple[float, float] = (4.0, 2.0)
+  write_start: tuple[float, float] = (2.0, 1.0)
   bn_momentum: float = 0.99
   backward: str = "fast"
   remat_steps: int = 0
 
   def setup(self):
     """Declares the parts."""
-    self.encoder = self._lstm("encoder")
-    self.decoder = self._lstm("decoder")
     pixels = self.height * self.width
     self.seen = 2 * (self.read_size**2 or pixels)
     self.written = self.write_size**2 or pixels
     h = self.features
-    self.to_latent = self._linear(
-      "latent", h, nn.initializers.lecun_normal(), 2 * self.latents
-    )
-    self.to_patch = self._linear(
-      "patch", h, nn.initializers.lecun_normal(), self.written
-    )
-    # An untrained window hardly depends on the state.
-    small = nn.initializers.normal(0.01)
+    self.encoder = self._lstm("encoder", kernel_init=_by_source(self.seen, h))
+    self.decoder = self._lstm("decoder")
+    self.to_latent = self._linear("latent", 2 * self.latents)
+    self.to_patch = self._linear("patch", self.written)
     windows = {
       "read": (self.read_size, *self.read_start),
       "write": (self.write_size, *self.write_start),
     }
     self.to_window = {
-      name: self._linear(f"{name}_window", h, small, 5, self._window_bias(*w))
+      name: self._linear(f"{name}_window", 5, self._window_bias(*w))
       for name, w in windows.items()
       if w[0]
     }
@@ -133,7 +147,7 @@ class DRAW(nn.Module):
         momentum=self.bn_momentum,
       )
 
-  def _lstm(self, part: str) -> LSTMCell:
+  def _lstm(self, part: str, **options) -> LSTMCell:
     own = self.normed in ("both", part)
     gain = self.gain_init
     return LSTMCell(
@@ -143,13 +157,18 @@ class DRAW(nn.Module):
       eps=self.eps,
       gain_init=None if gain is None else nn.initializers.constant(gain),
       forget_bias=self.forget_bias,
+      **options,
     )
 
-  def _linear(self, name, d, init, n, bias=None):
-    start = nn.initializers.zeros if bias is None else lambda *_: bias
+  def _linear(self, name: str, n: int, bias: jax.Array | None = None):
+    """Declares kernel [features, n] and bias [n] of a map of a state."""
+    init = nn.initializers.normal(self.init_sd)
+    zeros = nn.initializers.zeros
     return (
-      self.param(f"{name}_kernel", init, (d, n)),
-      self.param(f"{name}_bias", start, (n,)),
+      self.param(f"{name}_kernel", init, (self.features, n)),
+      self.param(
+        f"{name}_bias", zeros if bias is None else lambda *_: bias, (n,)
+      ),
     )
 
   def _window_bias(self, n, stride, deviation) -> jax.Array:
