@@ -1,5 +1,7 @@
 """What the evaluation of the MNIST task measures, against NumPy."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -110,3 +112,30 @@ def test_minibatch_nll_is_by_the_statistics_of_each_minibatch(measured, digits):
   assert found["train"]["nll_minibatch"] == pytest.approx(
     np.mean(nll), rel=1e-4
   )
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "wrong"),
+  [
+    ("norm", "batch,batch_size=4,accumulate=4", "at least 2 cases"),
+    ("profile_steps", "('a','b')", "profile_steps=('a', 'b')"),
+    ("profile_steps", "(30,40)", "profile_steps=(30, 40)"),
+    ("log_every", "3000000000", "at most 2147483647"),
+    ("stall_seconds", "1e10", "at most 1000000"),
+    ("model.hidden", "(9999999,)", "below 1048576"),
+    ("best", "train/loss:min", "must be one of train/nll"),
+  ],
+)
+def test_a_value_that_would_fail_later_is_refused_in_a_line(
+  spec, field, value, wrong
+):
+  with pytest.raises(launch.ConfigError, match=re.escape(wrong)):
+    launch.load(f"{spec},{field}={value}")
+
+
+def test_batch_norm_counts_the_cases_of_a_microbatch(spec):
+  args = "norm=batch,batch_size=64,model.bn_average_cases=1280"
+  for accumulate, momentum in ((1, 0.95), (4, 0.9875)):
+    config = launch.load(f"{spec},{args},accumulate={accumulate}")
+    model = mnist_mlp.make_model(config)
+    assert model.options.momentum == pytest.approx(momentum)
