@@ -36,7 +36,7 @@ from lnrnn.models.mlp import MLP
     jax.ShapeDtypeStruct((), jnp.float32),
     norms.Options(eps=2.0),
   ],
-  ids=str,
+  ids=lambda value: f"{type(value).__name__} {getattr(value, '__name__', '')}",
 )
 def test_a_value_of_a_field_is_read_as_it_was_written(value):
   text = json.dumps(serial.to_json(value), allow_nan=False)
