@@ -46,10 +46,10 @@ def check(config: config_lib.Config) -> list[str]:
     if size != 0 and not 2 <= size <= _SIDE:
       c.add(f"model.{name}_size", f"must be 2 to {_SIDE}, or 0: no attention")
     start = config.model[f"{name}_start"]
-    if len(start) != 2 or min(start) <= 0:
+    if len(start) != 2 or not all(0 < v < 1e3 for v in start):
       c.add(
         f"model.{name}_start",
-        "must be two numbers above 0: stride and standard deviation",
+        "must be stride and standard deviation, above 0 and below 1000",
       )
   c.within("model.eps", 0)
   c.within("model.gain_init", 0, open_low=True)

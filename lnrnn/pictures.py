@@ -50,12 +50,14 @@ def framed(
   from PIL import Image, ImageDraw  # Not needed by `import lnrnn`.
 
   *lead, height, width = canvas.shape
-  flat = canvas.reshape(-1, height, width)
+  flat = np.nan_to_num(canvas).reshape(-1, height, width)
   large = 1 - flat.repeat(scale, axis=1).repeat(scale, axis=2)
   out = np.stack([large] * 3, axis=-1).astype(np.float32)
   if window is not None:
     fields = [np.asarray(field).reshape(-1) for field in window[:4]]
     for i, (x, y, stride, variance) in enumerate(zip(*fields, strict=True)):
+      if not np.isfinite([x, y, stride, variance]).all():
+        continue  # Of a model that is lost.
       half = stride * (n - 1) / 2
       # Pixels count from 1, and the first reaches from 0 to `scale`.
       box = [x - 0.5 - half, y - 0.5 - half, x - 0.5 + half, y - 0.5 + half]

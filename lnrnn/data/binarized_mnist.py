@@ -104,6 +104,8 @@ def _read_slowly(path, text: bytes, rows: int) -> np.ndarray:
     if not values:
       continue
     row += 1
+    if row > rows:
+      raise DataError(f"{path}: has more than the {rows:,} rows published")
     if len(values) != _PIXELS:
       raise DataError(
         f"{path}: row {row} has {len(values)} values; {_PIXELS} are needed"
@@ -115,8 +117,7 @@ def _read_slowly(path, text: bytes, rows: int) -> np.ndarray:
           f"{path}: row {row} has {shown!r} at position {at + 1}; 0 or 1 is"
           " allowed"
         )
-    if row <= rows:
-      images[row - 1] = np.array(values, np.uint8)
+    images[row - 1] = np.array(values, np.uint8)
   if row != rows:
     raise DataError(
       f"{path}: has {row:,} rows; {rows:,} were published: is it whole?"

@@ -145,6 +145,7 @@ class DRAW(nn.Module):
         sites=self._recurrence(self._lstms()).sites,
         t_max=self.glimpses,
         momentum=self.bn_momentum,
+        dtype=jnp.promote_types(self.canvas_start.dtype, jnp.float32),
       )
 
   def _lstm(self, part: str, **options) -> LSTMCell:
