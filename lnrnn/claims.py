@@ -75,15 +75,16 @@ def read(
   return found
 
 
-def best_rates(trials: Runs) -> dict[Group, tuple[float, bool]]:
+def best_rates(trials: Runs, metric: str) -> dict[Group, tuple[float, bool]]:
   """The rate of each norm and batch size that the trials choose.
 
   Args:
     trials: of the grid.
+    metric: on validation data; the less, the better.
 
   Returns:
     {(norm, batch size): (rate, whether it is at the edge of the grid)}: the
-    least mean validation error over the last five epochs, ties going to the
+    least mean metric over the last five epochs, ties going to the
     smaller rate; a trial that diverged is never the least.
 
   Raises:
@@ -95,7 +96,7 @@ def best_rates(trials: Runs) -> dict[Group, tuple[float, bool]]:
     name = f"trial {key.norm}, batch {key.batch_size}, rate {key.rate:g}"
     if curves.unfinished and not curves.diverged:
       raise UserError(f"{name} is {curves.unfinished}: finish it first")
-    epochs, values = at_epochs(curves, "validation/error")
+    epochs, values = at_epochs(curves, metric)
     mean = float(values[-5:].mean()) if len(values) else math.inf
     group = errors.setdefault((key.norm, key.batch_size), {})
     group[key.rate] = mean if math.isfinite(mean) else math.inf
@@ -166,7 +167,10 @@ class Row(NamedTuple):
 
 
 def aligned(
-  runs: Runs, rates: dict[Group, float], sides: Sequence[Side]
+  runs: Runs,
+  rates: dict[Group, float],
+  sides: Sequence[Side],
+  epochs: Sequence[int] = EPOCHS,
 ) -> tuple[list[list[runs_lib.Curves]], int | None]:
   """The runs of each side, seed by seed, and the epoch E of the row.
 
@@ -174,10 +178,11 @@ def aligned(
     runs: the reported ones.
     rates: {(norm, batch size): rate} to look at.
     sides: of the row.
+    epochs: where the row may look, descending.
 
   Returns:
     For each side its runs in the order of the seeds that all sides have, and
-    the largest of `EPOCHS` that every one of these runs has; None for none.
+    the first of `epochs` that every one of these runs has; None for none.
   """
   found = [of_side(runs, s, rates.get(s[:2], math.nan)) for s in sides]
   seeds = sorted(set.intersection(*(set(side) for side in found)))
@@ -188,7 +193,7 @@ def aligned(
     for c in runs_of
   ]
   last = min(lengths, default=0)
-  return chosen, next((e for e in EPOCHS if last >= e), None)
+  return chosen, next((e for e in epochs if last >= e), None)
 
 
 def ends(

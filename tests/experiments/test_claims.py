@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from experiments import claims as task
+from experiments import mnist_claims as task
 from lnrnn import claims
 from lnrnn.data import mnist
 from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
+
+ERROR = task.CHOSEN_BY
 
 
 def _run(norm, batch_size, seed, decay, *, epochs=10, rate=1e-3, error=0.02):
@@ -103,7 +105,7 @@ def test_tuned_rows_use_the_rate_that_the_trials_choose():
     for norm in ("layer", "batch")
     for rate, error in ((3e-4, 0.05), (1e-3, 0.01), (3e-3, 0.04))
   )
-  chosen = claims.best_rates(trials)
+  chosen = claims.best_rates(trials, ERROR)
   assert chosen[("layer", 128)] == (1e-3, False)
   runs = [
     _run(norm, 128, seed, decay, rate=rate)
@@ -134,21 +136,21 @@ def _dead(run, after, *, evaluated=True):
 def test_a_trial_that_diverged_is_never_the_best():
   bad = _dead(_run("layer", 4, 100, 1.0, rate=3e-4, error=0.0), 8)
   trials = dict([bad, _run("layer", 4, 100, 1.0, error=0.5)])
-  assert claims.best_rates(trials)[("layer", 4)][0] == 1e-3
+  assert claims.best_rates(trials, ERROR)[("layer", 4)][0] == 1e-3
 
 
 def test_trials_that_are_not_equal_choose_nothing():
   layer = [_run("layer", 4, 100, 1.0, rate=r) for r in (1e-3, 3e-3)]
   batch = [_run("batch", 4, 100, 1.0, rate=r) for r in (1e-3, 1e-2)]
   with pytest.raises(UserError, match="not equal"):
-    claims.best_rates(dict(layer + batch))
+    claims.best_rates(dict(layer + batch), ERROR)
   longer = _run("layer", 4, 100, 1.0, rate=1e-2, epochs=11)
   with pytest.raises(UserError, match="not equal"):
-    claims.best_rates(dict([*layer, longer]))
+    claims.best_rates(dict([*layer, longer]), ERROR)
   key, curves = layer[0]
   half = key, runs_lib.Curves(curves.rows[:5], 100, curves.record)
   with pytest.raises(UserError, match="at step 500 of 1000"):
-    claims.best_rates(dict([half, layer[1]]))
+    claims.best_rates(dict([half, layer[1]]), ERROR)
 
 
 def test_a_seed_that_diverged_moves_no_epoch_and_takes_the_interval():
