@@ -184,13 +184,16 @@ class DRAW(nn.Module):
     """Encodes and decodes images with latents drawn once.
 
     Args:
-      image: [b, height, width], 0 or 1, of any dtype.
+      image: [b, height, width], 0 or 1, integers or booleans.
       key: of the latents.
       train: batch norm normalises by the minibatch, and takes it into its
         averages where `batch_stats` is mutable.
 
     Returns:
       The terms of the bound.
+
+    Raises:
+      ValueError: images of another shape or dtype.
     """
     (canvas, *_), (kl, log_ratio) = self._run(image, key, train=train)
     x = image.astype(canvas.dtype)
@@ -211,6 +214,13 @@ class DRAW(nn.Module):
     n = n if image is None else len(image)
     noise = jax.random.normal(key, (self.glimpses, n, self.latents))
     if image is not None:
+      if image.shape[1:] != (self.height, self.width) or jnp.issubdtype(
+        image.dtype, jnp.inexact
+      ):
+        raise ValueError(
+          f"DRAW: images of shape {image.shape} and dtype {image.dtype}:"
+          f" integers or booleans [b, {self.height}, {self.width}] are needed"
+        )
       # Bytes have no gradient, which would be an image per glimpse.
       image = image.astype(jnp.uint8)
     layer = self._recurrence(self._lstms(), image, show=show)

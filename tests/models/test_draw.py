@@ -470,3 +470,12 @@ def test_an_untrained_model_starts_as_its_fields_say(untrained):
     np.testing.assert_allclose(got, (4, 3.5, stride, sd**2, 1), rtol=1e-5)
   for name in ("canvas_start", "latent_bias", "patch_bias"):
     np.testing.assert_array_equal(untrained[name], 0)
+
+
+@pytest.mark.parametrize(
+  "image", [np.zeros((2, 6, 7), np.float32), np.zeros((2, 7, 6), np.uint8)]
+)
+def test_other_images_than_binary_ones_of_the_size_are_refused(image):
+  model = LAYER.model()
+  with pytest.raises(ValueError, match=r"integers or booleans \[b, 6, 7\]"):
+    jax.eval_shape(model.init, jax.random.key(0), image, KEY)
