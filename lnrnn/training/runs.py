@@ -7,6 +7,7 @@ import itertools
 import os
 import pathlib
 import re
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,12 +154,23 @@ def run_missing(
 
   if stop is None:
     return found | {run: attempt(run) for run in missing}
+  # None begins before all threads stand: a signal while the pool starts one
+  # would make the pool forget to wait for it.
+  gate, stopping = threading.Event(), threading.Event()
+
+  def begin(run: Run) -> Status:
+    gate.wait()
+    return found[run] if stopping.is_set() else attempt(run)
+
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
     try:
-      ends = {run: pool.submit(attempt, run) for run in missing}
+      ends = {run: pool.submit(begin, run) for run in missing}
+      gate.set()
       return found | {run: end.result() for run, end in ends.items()}
     except BaseException:
       # A signal, say. Leaving the pool waits for the runs that were begun.
+      stopping.set()
+      gate.set()
       pool.shutdown(wait=False, cancel_futures=True)
       stop()
       raise

@@ -1,5 +1,6 @@
 """Sets of runs: which are trained, how they end, and what a signal does."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -152,6 +153,28 @@ def test_a_signal_stops_what_runs_and_starts_nothing_more(run, number):
     )
   assert caught.value.number == number
   assert sorted(begun) == sorted(ended) == [0, 1]
+
+
+def test_a_signal_while_the_threads_start_begins_nothing(run, monkeypatch):
+  pool = concurrent.futures.ThreadPoolExecutor
+  submit, made = pool.submit, []
+
+  def interrupted(*args):
+    made.append(submit(*args))
+    if len(made) == 2:
+      signal.raise_signal(signal.SIGTERM)
+    return made[-1]
+
+  monkeypatch.setattr(pool, "submit", interrupted)
+  begun = []
+  with signals.handled(), pytest.raises(signals.Interrupted):
+    runs_lib.run_missing(
+      [run(seed) for seed in range(4)],
+      lambda run: begun.append(run.seed),
+      jobs=2,
+      stop=lambda: None,
+    )
+  assert len(made) == 2 and begun == []
 
 
 def test_without_processes_a_signal_ends_the_run_that_got_it(run):
