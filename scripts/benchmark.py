@@ -2,9 +2,9 @@ r"""Times ours beside what else a user could pick, in turn, in one run.
 
   python scripts/benchmark.py TASK [--torch_python=PATH] [--out=FILE.json]
 
-The tasks are mnist_mlp, whole training steps of a small network, and rnn, a
-layer-normalised LSTM or GRU layer forward and backward. See
-`python scripts/benchmark.py TASK --help`.
+The tasks are mnist_mlp, whole training steps of a small network; rnn, a
+layer-normalised LSTM or GRU layer forward and backward; and draw, an update of
+DRAW. See `python scripts/benchmark.py TASK --help`.
 
 The contenders run in processes of their own, on the same processors and with
 as many threads. They are timed in turn, round after round (A B C A B C ...);
@@ -23,10 +23,11 @@ import json
 import pathlib
 
 import benchmark_common as common
+import benchmark_draw as draw
 import benchmark_mnist_mlp as mnist_mlp
 import benchmark_rnn as rnn
 
-TASKS = {"mnist_mlp": mnist_mlp, "rnn": rnn}
+TASKS = {"draw": draw, "mnist_mlp": mnist_mlp, "rnn": rnn}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -122,6 +123,11 @@ def parser() -> argparse.ArgumentParser:
     default="float32",
     help="Of the matrix products on a GPU, of all contenders.",
   )
+  add = task("draw", threads=1, seconds=1.0, contenders=[*draw.CONTENDERS])
+  add("--norms", type=_list_of(str, draw.NORMS), default=draw.NORMS)
+  add("--batch_sizes", type=_list_of(int), default=[128])
+  add("--glimpses", type=_positive(int), default=64)
+
   # All flags under --help, which tests/test_docs.py reads.
   usages = (task.format_usage() for task in tasks.choices.values())
   top.epilog = "".join(usages)

@@ -132,6 +132,81 @@ def serve(make: Callable[[str, dict[str, Any]], tuple[Run, Row]]) -> None:
     print(json.dumps(answer), file=answers, flush=True)
 
 
+class Turns:
+  """The turns of a contender."""
+
+  def __init__(self, step: Callable[[], Any]):
+    """Takes a step, which ends when its results are there."""
+    self._step = step
+    self._last = 0.0
+
+  def run(self, seconds: float) -> tuple[int, float]:
+    """Takes steps for about `seconds`, at least one: (steps, seconds)."""
+    if self._last < 0.15:  # Longer ones forget who had the caches before.
+      self._step()
+    steps, began, spent = 0, time.perf_counter(), 0.0
+    while not steps or spent < seconds:
+      self._step()
+      steps += 1
+      spent = time.perf_counter() - began
+    self._last = spent / steps
+    return steps, spent
+
+
+def start(
+  stack: contextlib.ExitStack,
+  options: argparse.Namespace,
+  kinds: Mapping[str, str],
+  *,
+  gpu: bool = False,
+) -> dict[str, dict[str, Worker]]:
+  """Starts a process for the contenders on JAX, and for those on PyTorch.
+
+  JAX's runs under the allocator's settings alone, PyTorch's without and with.
+  On a GPU there are no such settings.
+
+  Args:
+    stack: ends them.
+    options: of the command line.
+    kinds: {contender: "jax" or "torch"}; the worker of a kind is the script
+      benchmark_TASK_KIND.py.
+    gpu: whether they run on one.
+
+  Returns:
+    {contender: {environment: process}}, of those that can run here.
+
+  Raises:
+    Fault: the Python that was named has no PyTorch.
+  """
+  wanted = options.contenders
+  torch = [n for n in wanted if kinds[n] == "torch"]
+  python = torch_python(options.torch_python) if torch else None
+  if torch and not python:
+    print("PyTorch is not installed: timed without it", file=sys.stderr)
+    wanted = [n for n in wanted if n not in torch]
+  plain, tuned = environments()
+  both = {"plain": plain, "cpu_env.sh": tuned}
+  labelled = {
+    "jax": {"plain": plain} if gpu else {"cpu_env.sh": tuned},
+    "torch": {"plain": plain} if gpu else both,
+  }
+  pythons = {"jax": sys.executable, "torch": str(python)}
+  started: dict[str, dict[str, Worker]] = {}
+  for kind in dict.fromkeys(kinds[name] for name in wanted):
+    started[kind] = {
+      label: Worker(
+        f"benchmark_{options.task}_{kind}.py",
+        python=pythons[kind],
+        environment=environment,
+        cpus=None if gpu else options.cpus,
+      )
+      for label, environment in labelled[kind].items()
+    }
+    for worker in started[kind].values():
+      stack.callback(worker.close)
+  return {name: started[kinds[name]] for name in wanted}
+
+
 def measure(
   workers: dict[str, dict[str, Worker]],
   case: dict[str, Any],

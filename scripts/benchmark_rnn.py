@@ -34,12 +34,11 @@ import contextlib
 import dataclasses
 import os
 import statistics
-import sys
 import tempfile
 from typing import Any
 
 import benchmark_common as common
-from benchmark_common import Fault, Row, Worker
+from benchmark_common import Fault, Row
 
 CASES = {
   "handwriting": "lstm:8:500:3:400",
@@ -125,7 +124,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   about, results, summaries = common.machine(), [], []
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
-    workers = _start(stack, options)
+    workers = common.start(stack, options, CONTENDERS, gpu=gpu)
     threads = "GPU" if gpu else f"{options.threads} threads"
     print(
       f"{about['cpu']}, {threads}, load before the run {about['load']}",
@@ -160,40 +159,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   if gpu:
     found |= {"cpus": None, "threads": None, "settings": {}}
   return found
-
-
-def _start(
-  stack: contextlib.ExitStack, options: argparse.Namespace
-) -> dict[str, dict[str, Worker]]:
-  """Starts {contender: {environment: process}}; the stack ends them."""
-  wanted = options.contenders
-  torch = [n for n in wanted if CONTENDERS[n] == "torch"]
-  python = common.torch_python(options.torch_python) if torch else None
-  if torch and not python:
-    print("PyTorch is not installed: timed without it", file=sys.stderr)
-    wanted = [n for n in wanted if n not in torch]
-  plain, tuned = common.environments()
-  gpu = options.device == "gpu"
-  both = {"plain": plain, "cpu_env.sh": tuned}
-  labelled = {
-    "jax": {"plain": plain} if gpu else {"cpu_env.sh": tuned},
-    "torch": {"plain": plain} if gpu else both,
-  }
-  pythons = {"jax": sys.executable, "torch": str(python)}
-  started: dict[str, dict[str, Worker]] = {}
-  for kind in dict.fromkeys(CONTENDERS[name] for name in wanted):
-    started[kind] = {
-      label: Worker(
-        f"benchmark_rnn_{kind}.py",
-        python=pythons[kind],
-        environment=environment,
-        cpus=None if gpu else options.cpus,
-      )
-      for label, environment in labelled[kind].items()
-    }
-    for worker in started[kind].values():
-      stack.callback(worker.close)
-  return {name: started[CONTENDERS[name]] for name in wanted}
 
 
 def _check(row: Row, ours: Row) -> None:

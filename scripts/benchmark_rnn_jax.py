@@ -11,9 +11,9 @@ import importlib.metadata
 import time
 from typing import Any
 
-from benchmark_common import Row, Run, serve
+from benchmark_common import Row, Run, Turns, serve
 import benchmark_rnn_problem as problems
-from benchmark_rnn_problem import CHECKED_STEPS, GATES, Turns
+from benchmark_rnn_problem import CHECKED_STEPS, GATES
 import flax.linen as nn
 import jax
 from jax import lax

@@ -1,7 +1,5 @@
 """What the contenders of the task rnn of scripts/benchmark.py compute."""
 
-from collections.abc import Callable
-import time
 from typing import Any
 
 import numpy as np
@@ -78,24 +76,3 @@ def compared(case: Case, loss: float, d_x: np.ndarray) -> dict[str, float]:
   ours = load(case, "d_x")[""]
   difference = np.abs(d_x - ours).max() / np.abs(ours).max()
   return {"loss": loss, "gradient_difference": float(difference)}
-
-
-class Turns:
-  """The turns of a contender."""
-
-  def __init__(self, step: Callable[[], Any]):
-    """Takes a step, which ends when its results are there."""
-    self._step = step
-    self._last = 0.0
-
-  def run(self, seconds: float) -> tuple[int, float]:
-    """Takes steps for about `seconds`, at least one: (steps, seconds)."""
-    if self._last < 0.15:  # Longer ones forget who had the caches before.
-      self._step()
-    steps, began, spent = 0, time.perf_counter(), 0.0
-    while not steps or spent < seconds:
-      self._step()
-      steps += 1
-      spent = time.perf_counter() - began
-    self._last = spent / steps
-    return steps, spent

@@ -9,9 +9,9 @@ import importlib
 import importlib.metadata
 from typing import Any
 
-from benchmark_common import Row, Run, serve
+from benchmark_common import Row, Run, Turns, serve
 import benchmark_rnn_problem as problems
-from benchmark_rnn_problem import CHECKED_STEPS, GATES, Turns
+from benchmark_rnn_problem import CHECKED_STEPS, GATES
 
 # By name: a type checker need not have PyTorch.
 torch = importlib.import_module("torch")

@@ -1,0 +1,41 @@
+"""What the contenders of the task draw of scripts/benchmark.py compute."""
+
+from typing import Any
+
+import numpy as np
+
+Case = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+def load(case: Case, prefix: str) -> Arrays:
+  """What stands in the problem file under a prefix, which is left off."""
+  with np.load(case["problem"]) as file:
+    names = [name for name in file if name.startswith(prefix)]
+    return {name.removeprefix(prefix): file[name] for name in names}
+
+
+def compared(case: Case, loss: float, gradients: Arrays) -> dict[str, Any]:
+  """A contender's bound, and how far its gradients are from ours.
+
+  Args:
+    case: names the problem file.
+    loss: the bound, in nats.
+    gradients: by the parameters' names.
+
+  Returns:
+    "loss"; "gradient_difference", the largest of a parameter's, relative to
+    the largest element of its gradient, and "worst", which parameter's.
+  """
+  ours = load(case, "gradients/")
+  differences = {
+    name: float(np.abs(gradients[name] - g).max() / np.abs(g).max())
+    for name, g in ours.items()
+  }
+  # A NaN is the worst.
+  worst = max(differences, key=lambda k: np.nan_to_num(differences[k], nan=9e9))
+  return {
+    "loss": loss,
+    "gradient_difference": differences[worst],
+    "worst": worst,
+  }
