@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lnrnn import cells, norms, pictures
+from experiments import checks
+from lnrnn import pictures
 from lnrnn.data import batches, binarized_mnist
 from lnrnn.errors import ConfigError
-from lnrnn.linen_cells import FORMS_OF
 from lnrnn.models.draw import DRAW, NORMED, Terms
 from lnrnn.training import config as config_lib
 from lnrnn.training.experiment import Eval, Experiment
@@ -23,20 +23,10 @@ _SHOWN = 10
 def check(config: config_lib.Config) -> list[str]:
   """The faults of a config, a line each; touches no data."""
   c = config_lib.check_common(config)
-  if fault := norms.unknown_name(config.norm):
-    c.faults.append(fault)
+  checks.recurrent(c)
   c.one_of("data.source", binarized_mnist.SOURCES)
-  if size := binarized_mnist.TRAIN_SIZES.get(config.data.source):
-    c.within("data.train_cases", 1, size)
-  if config.batch_size > config.data.train_cases:
-    c.add(
-      "batch_size",
-      f"is larger than the training set (data.train_cases ="
-      f" {config.data.train_cases})",
-    )
-  if config.norm == "batch" and config.batch_size < 2 * config.accumulate:
-    c.add("batch_size", "batch norm needs at least 2 cases in a microbatch")
-  c.one_of("model.form", FORMS_OF.get(config.norm, tuple(cells.FORMS)))
+  sizes = binarized_mnist.TRAIN_SIZES
+  checks.train_cases(c, sizes.get(config.data.source))
   c.one_of("model.normed", NORMED)
   c.within("model.glimpses", 1)
   c.within("model.features", 2)
@@ -51,8 +41,6 @@ def check(config: config_lib.Config) -> list[str]:
         f"model.{name}_start",
         "must be stride and standard deviation, above 0 and below 1000",
       )
-  c.within("model.eps", 0)
-  c.within("model.gain_init", 0, open_low=True)
   c.within("model.init_sd", 0)
   c.within("eval_batch_size", 1)
   c.within("eval_cases", 0)

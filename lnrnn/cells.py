@@ -9,7 +9,7 @@ uses; see `FORMS`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +42,13 @@ class LSTMParams(NamedTuple):
   w_x: jax.Array  # [d, 4h]
   w_h: jax.Array  # [h, 4h]
   b: jax.Array | None  # [4h], added after the norms; None is zero
-  ln_x: Affine | None  # [4h], of x W_x
+  # Affine | tuple[Affine, ...] | None: [4h], of x W_x; a tuple where each
+  # source of the inputs has its own.
+  ln_x: Any
   ln_h: Affine | None  # [4h], of h W_h; of the sum in the form "sum"
   ln_c: Affine | None  # [h], of the cell on its way to h
+  # [3h], of f and i from the old cell, of o from the new; None is zero.
+  peepholes: jax.Array | None = None
 
 
 class GRUParams(NamedTuple):
@@ -114,7 +118,7 @@ def lstm_step(
 def lstm_update(
   p: LSTMParams,
   carry: LSTMCarry,
-  x_in: jax.Array,
+  x_in: jax.Array | tuple[jax.Array, ...],
   h_in: jax.Array,
   *,
   norm: str | Normaliser = "layer",
@@ -126,11 +130,12 @@ def lstm_update(
   Args:
     p: parameters; the normalisers that are None are left out.
     carry: (c, h), [..., h] each. c is carried on as it is, never normalised.
-    x_in: [..., 4h] x W_x.
+    x_in: [..., 4h] x W_x; a tuple of such products, one for each normaliser,
+      where `p.ln_x` is a tuple.
     h_in: [..., 4h] h W_h.
     norm: "layer", "rms" or a `Normaliser`; "none" and "weight" leave all
       normalisers out.
-    form: one of `FORMS`.
+    form: one of `FORMS`; for a tuple, "separate" or "per_gate".
     eps: of layer and RMS norm, in squared units of the summed inputs.
 
   Returns:
@@ -141,7 +146,7 @@ def lstm_update(
     ValueError: for an unknown norm or form.
 
   Source: Ba et al. 2016, supplement, eqs. (20)-(22); (29)-(31) without ln_x
-  and ln_h; eq. (4) for "sum".
+  and ln_h; eq. (4) for "sum". Peepholes: Graves 2013, eqs. (7)-(10).
   """
   normed = _placed(norm, form, eps)
   c, h = carry
@@ -149,17 +154,28 @@ def lstm_update(
   blocks = (
     dict.fromkeys("fiog", width) if form == "per_gate" else {"": 4 * width}
   )
-  x_in, h_in = norms.widened(x_in), norms.widened(h_in)
+  x: Any = jax.tree.map(norms.widened, x_in)
+  h_in = norms.widened(h_in)
   if form == "sum":
-    a = normed("h", x_in + h_in, p.ln_h, blocks)
+    a = normed("h", x + h_in, p.ln_h, blocks)
   elif form == "authors":
-    a = normed("x", _plus(x_in, p.b), p.ln_x, blocks)
+    a = normed("x", _plus(x, p.b), p.ln_x, blocks)
     a += normed("h", h_in, p.ln_h, blocks)
   else:
-    a = normed("x", x_in, p.ln_x, blocks) + normed("h", h_in, p.ln_h, blocks)
+    terms = {"x": (x, p.ln_x)}
+    if isinstance(x, tuple):
+      pairs = zip(x, p.ln_x, strict=True)
+      terms = {f"x_{n}": pair for n, pair in enumerate(pairs)}
+    a = sum(normed(site, *term, blocks) for site, term in terms.items())
+    a += normed("h", h_in, p.ln_h, blocks)
   f, i, o, g = jnp.split(_plus(a, p.b), 4, axis=-1)
   sigmoid, tanh = jax.nn.sigmoid, jnp.tanh
+  f_peep, i_peep, o_peep = (
+    (None,) * 3 if p.peepholes is None else jnp.split(p.peepholes, 3)
+  )
+  f, i = _plus(f, f_peep, c), _plus(i, i_peep, c)
   new_c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+  o = _plus(o, o_peep, new_c)
   new_h = sigmoid(o) * tanh(
     normed("c", norms.widened(new_c), p.ln_c, {"": width})
   )
@@ -318,5 +334,5 @@ def _cut_affine(affine: Affine | None, at: int):
   return first, Affine(affine.gain[at:], None if bias is None else bias[at:])
 
 
-def _plus(a: jax.Array, b: jax.Array | None) -> jax.Array:
-  return a if b is None else a + b
+def _plus(a: jax.Array, b: jax.Array | None, times: Any = 1) -> jax.Array:
+  return a if b is None else a + b * times

@@ -13,6 +13,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lnrnn import cells, engine, norms
 from lnrnn.errors import choices
@@ -162,7 +163,7 @@ class _Cell(nn.RNNCellBase):
     )
     return _AffineParams(gain_init, bias, self.param_dtype, name=name)(width)
 
-  def _terms(self, width: int) -> tuple[Affine | None, Affine | None]:
+  def _terms(self, width: int) -> tuple[Any, Affine | None]:
     """Declares ln_x and ln_h."""
     if self.form == "cell":
       return None, None
@@ -223,19 +224,32 @@ class _Cell(nn.RNNCellBase):
 
       def step(dot, consts, carry, x):
         h = carry[1] if isinstance(carry, tuple) else carry
-        x_in = dot(x, "w_x")
+        x_in = self._input_terms(dot, x)
         return update(consts, carry, x_in, dot(h.astype(dtype), "w_h"))
 
       return step
 
     return engine.Recurrence(
       step=normalised(norm),
-      weights={"w_x": p.w_x.astype(dtype), "w_h": p.w_h.astype(dtype)},
+      weights={
+        name: w.astype(dtype)
+        for name, w in (*self._input_weights(p.w_x), ("w_h", p.w_h))
+      },
       consts=self._merged(p)._replace(w_x=None, w_h=None),
       dtype=dtype,
       sites=self._sites() if self.norm == "batch" else {},
       normalised=normalised,
     )
+
+  @nn.nowrap
+  def _input_weights(self, w_x) -> list[tuple[str, jax.Array]]:
+    """The matrices that the inputs are multiplied by."""
+    return [("w_x", w_x)]
+
+  @nn.nowrap
+  def _input_terms(self, dot: engine.Dot, x: jax.Array) -> Any:
+    """The products with them."""
+    return dot(x, "w_x")
 
   @nn.nowrap
   def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]):
@@ -273,6 +287,11 @@ class LSTMCell(_Cell):
       norm (Cooijmans et al. 2016).
     forget_bias: added to the initial bias of the forget gate; the authors'
       code has none.
+    sources: widths of the parts that the inputs are joined of, each of which
+      then has a normaliser of its own, ln_x_0, ln_x_1, ...; in the forms
+      "separate" and "per_gate". () is one normaliser for the sum.
+    peepholes: the gates see the cell through weights of their own, [3h], as
+      in Graves 2013; the paper's equations have none.
     kernel_init, recurrent_init: initialisers of one gate's block of w_x and
       w_h; each gate is drawn apart. As in the authors' code by default.
     bias_init: initialiser of b.
@@ -286,9 +305,31 @@ class LSTMCell(_Cell):
   """
 
   forget_bias: float = 0.0
+  sources: tuple[int, ...] = ()
+  peepholes: bool = False
+
+  def __post_init__(self):
+    if self.sources and self.form not in ("separate", "per_gate"):
+      raise ValueError(
+        f"LSTMCell: sources={self.sources} with form={self.form!r}: only in"
+        " separate, per_gate"
+      )
+    if self.sources and self.layers > 1:
+      raise ValueError(f"LSTMCell: sources={self.sources} are of one layer")
+    super().__post_init__()
+
+  @property
+  def _apart(self) -> bool:
+    """Whether the sources have normalisers of their own."""
+    return bool(self.sources) and self.norm not in ("none", "weight")
 
   def _declare(self, d: int) -> cells.LSTMParams:
     h = self.features
+    if self.sources and sum(self.sources) != d:
+      raise ValueError(
+        f"LSTMCell: inputs of width {d}; sources={self.sources} ask for"
+        f" {sum(self.sources)}"
+      )
 
     def bias_init(key, shape, dtype):
       b = self.bias_init(key, shape, dtype)
@@ -297,16 +338,50 @@ class LSTMCell(_Cell):
     w_x, w_h = self._matrices(d, 4)
     b = self.param("b", bias_init, (4 * h,), self.param_dtype)
     ln_x, ln_h = self._terms(4 * h)
-    return cells.LSTMParams(w_x, w_h, b, ln_x, ln_h, self._affine("ln_c", h))
+    ln_c = self._affine("ln_c", h)
+    start = nn.initializers.zeros
+    peepholes = (
+      self.param("peepholes", start, (3 * h,), self.param_dtype)
+      if self.peepholes
+      else None
+    )
+    return cells.LSTMParams(w_x, w_h, b, ln_x, ln_h, ln_c, peepholes)
+
+  def _terms(self, width: int):
+    if not self._apart:
+      return super()._terms(width)
+    bias = self.norm != "batch"
+    ln_x = tuple(
+      self._affine(f"ln_x_{n}", width, bias=bias)
+      for n in range(len(self.sources))
+    )
+    return ln_x, self._affine("ln_h", width, bias=bias)
+
+  @nn.nowrap
+  def _input_weights(self, w_x):
+    if not self._apart:
+      return super()._input_weights(w_x)
+    cuts = np.cumsum(self.sources)[:-1]
+    parts = jnp.split(w_x, cuts)
+    return [(f"w_x_{n}", part) for n, part in enumerate(parts)]
+
+  @nn.nowrap
+  def _input_terms(self, dot, x):
+    if not self._apart:
+      return super()._input_terms(dot, x)
+    parts = jnp.split(x, np.cumsum(self.sources)[:-1], axis=-1)
+    return tuple(dot(part, f"w_x_{n}") for n, part in enumerate(parts))
 
   @nn.nowrap
   def _merged(self, p: cells.LSTMParams) -> cells.LSTMParams:
     """The same cell with its three biases added up, once for all steps."""
     if self.form == "authors" or p.ln_x is None or p.ln_h is None:
       return p
-    biases = [p.b, p.ln_x.bias, p.ln_h.bias]
+    several: Any = p.ln_x if self._apart else (p.ln_x,)
+    biases = [p.b, p.ln_h.bias, *(ln.bias for ln in several)]
     b = sum(b for b in biases if b is not None)
-    ln_x, ln_h = (a._replace(bias=None) for a in (p.ln_x, p.ln_h))
+    *several, ln_h = (a._replace(bias=None) for a in (*several, p.ln_h))
+    ln_x: Any = tuple(several) if self._apart else several[0]
     return p._replace(b=b, ln_x=ln_x, ln_h=ln_h)
 
   @nn.nowrap
@@ -315,9 +390,12 @@ class LSTMCell(_Cell):
 
   @nn.nowrap
   def _sites(self) -> dict[str, int]:
-    wide = {"x": 4 * self.features, "h": 4 * self.features}
+    terms = ["x", "h"]
     if self.form == "sum":
-      del wide["x"]
+      terms.remove("x")
+    elif self._apart:
+      terms = [f"x_{n}" for n in range(len(self.sources))] + ["h"]
+    wide = dict.fromkeys(terms, 4 * self.features)
     return (wide if self.form != "cell" else {}) | {"c": self.features}
 
   @nn.nowrap

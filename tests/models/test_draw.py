@@ -5,6 +5,8 @@ import itertools
 import math
 from typing import NamedTuple
 
+import drawn_variables
+from drawn_variables import paths, single, slopes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,12 +75,6 @@ def noise():
   return np.float64(jax.random.normal(KEY, (T, B, Z)))
 
 
-def paths(tree):
-  """{path: leaf} of a tree of dicts."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
-
-
 @functools.cache
 def shapes(model):
   """The variables' shapes, computed without making them."""
@@ -87,25 +83,12 @@ def shapes(model):
 
 
 def trained(model, sd=0.4):
-  """Variables as after some training: float64, no gain 1 and no bias 0."""
-  rng = np.random.default_rng(0)
-  variables = dict(shapes(model))
-  params, structure = jax.tree.flatten(variables["params"])
-  names = paths(variables["params"])
-  drawn = [
-    rng.normal(float(name.endswith("gain")), sd, leaf.shape)
-    for name, leaf in zip(names, params, strict=True)
-  ]
-  variables = jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), variables)
-  return {**variables, "params": jax.tree.unflatten(structure, drawn)}
+  """Variables as after some training."""
+  return drawn_variables.trained(shapes(model), sd)
 
 
 def wide(tree):
   return jax.tree.map(lambda v: np.asarray(v, np.float64), tree)
-
-
-def single(tree):
-  return jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), tree)
 
 
 @functools.cache
@@ -196,21 +179,16 @@ def test_gradients_are_the_finite_differences_of_numpy(variant, options, x64):
   params = trained(variant.model())["params"]
   terms, gradients = gradients_of(variant, **options)
   assert_terms(terms, reference(variant, params, images()), 1e-9)
-  # In a random direction of each tensor.
-  rng = np.random.default_rng(1)
-  leaves, structure = jax.tree.flatten(params)
-  got = jax.tree.leaves(gradients)
-  for i, (leaf, name) in enumerate(zip(leaves, paths(params), strict=True)):
-    direction = rng.normal(size=leaf.shape)
-    slope = 0
-    for sign in (1, -1):
-      moved = [*leaves]
-      moved[i] = leaf + sign * 1e-5 * direction
-      out = reference(variant, jax.tree.unflatten(structure, moved), images())
-      slope += sign * ((out["nll"] + out["kl"]) * WEIGHTS).sum() / 2e-5
+
+  def value(params):
+    out = reference(variant, params, images())
+    return ((out["nll"] + out["kl"]) * WEIGHTS).sum()
+
+  got = paths(gradients)
+  for name, direction, slope in slopes(value, params):
     assert abs(slope) > 1e-5, name
     np.testing.assert_allclose(
-      (got[i] * direction).sum(), slope, rtol=1e-5, atol=1e-6, err_msg=name
+      (got[name] * direction).sum(), slope, rtol=1e-5, atol=1e-6, err_msg=name
     )
 
 
