@@ -3,8 +3,8 @@ r"""Times ours beside what else a user could pick, in turn, in one run.
   python scripts/benchmark.py TASK [--torch_python=PATH] [--out=FILE.json]
 
 The tasks are mnist_mlp, whole training steps of a small network; rnn, a
-layer-normalised LSTM or GRU layer forward and backward; and draw, an update of
-DRAW. See `python scripts/benchmark.py TASK --help`.
+layer-normalised LSTM or GRU layer forward and backward; draw and handwriting,
+an update of these models. See `python scripts/benchmark.py TASK --help`.
 
 The contenders run in processes of their own, on the same processors and with
 as many threads. They are timed in turn, round after round (A B C A B C ...);
@@ -24,10 +24,17 @@ import pathlib
 
 import benchmark_common as common
 import benchmark_draw as draw
+import benchmark_handwriting as handwriting
 import benchmark_mnist_mlp as mnist_mlp
 import benchmark_rnn as rnn
+import benchmark_update as update
 
-TASKS = {"draw": draw, "mnist_mlp": mnist_mlp, "rnn": rnn}
+TASKS = {
+  "draw": draw,
+  "handwriting": handwriting,
+  "mnist_mlp": mnist_mlp,
+  "rnn": rnn,
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,9 +131,23 @@ def parser() -> argparse.ArgumentParser:
     help="Of the matrix products on a GPU, of all contenders.",
   )
   add = task("draw", threads=1, seconds=1.0, contenders=[*draw.CONTENDERS])
-  add("--norms", type=_list_of(str, draw.NORMS), default=draw.NORMS)
+  add("--norms", type=_list_of(str, update.NORMS), default=update.NORMS)
   add("--batch_sizes", type=_list_of(int), default=[128])
   add("--glimpses", type=_positive(int), default=64)
+
+  contenders = [*handwriting.CONTENDERS]
+  add = task("handwriting", threads=1, seconds=2.0, contenders=contenders)
+  add(
+    "--parts",
+    type=_list_of(str, handwriting.PARTS),
+    default=["update"],
+    help=f"Of {', '.join(handwriting.PARTS)}.",
+  )
+  add("--norms", type=_list_of(str, update.NORMS), default=update.NORMS)
+  add("--batch_size", type=_positive(int), default=8)
+  add("--points", type=_positive(int), default=500, help="Of an update.")
+  add("--sample_points", type=_positive(int), default=600)
+  add("--features", type=_positive(int), default=400)
 
   # All flags under --help, which tests/test_docs.py reads.
   usages = (task.format_usage() for task in tasks.choices.values())

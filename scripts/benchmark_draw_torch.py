@@ -6,19 +6,16 @@ torch.jit.script takes it too.
 """
 
 import importlib
-import importlib.metadata
-from typing import Any, Optional
+from typing import Any
 
-from benchmark_common import Row, Run, Turns, serve
-import benchmark_draw_problem as problems
-import numpy as np
+from benchmark_common import Row, Run, serve
+import benchmark_update_problem as problems
+import benchmark_update_torch as updates
 
 # By name: a type checker need not have PyTorch.
 torch = importlib.import_module("torch")
 F = importlib.import_module("torch.nn.functional")
 Tensor = torch.Tensor
-
-_ = (dict, list, Optional, tuple)
 
 
 def filters(centre, stride, variance, n: int, pixels: int):
@@ -105,83 +102,24 @@ def bound(
   return nll + kl.mean()
 
 
-def kept_mib(run, given: list[Any]) -> float:
-  """What autograd keeps of a pass, apart from what is given."""
-  there = {a.untyped_storage().data_ptr() for a in given}
-  kept = {}
-
-  def pack(a):
-    storage = a.untyped_storage()
-    if storage.data_ptr() not in there:
-      kept[storage.data_ptr()] = storage.nbytes()
-    return a
-
-  with torch.autograd.graph.saved_tensors_hooks(pack, lambda a: a):
-    result = run()  # Held, so that no address is used twice.
-  size = sum(kept.values()) / 2**20
-  del result
-  return size
-
-
 def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
   """A contender's turn, and what was compared."""
-  torch.set_num_threads(case["threads"])
+  params = updates.parameters(case)
   problem = problems.load(case, "")
-  params = {
-    k: torch.from_numpy(v).requires_grad_()
-    for k, v in problems.load(case, "params/").items()
-  }
-  image = torch.from_numpy(problem["image"])
-  scripted = name == "torch_script"
-  function = bound
-  if scripted:
-    for part in ("filters", "window", "lstm", "linear"):
-      globals()[part] = torch.jit.script(globals()[part])
-    function = torch.jit.script(bound)
+  script = name == "torch_script"
+  if script:
+    updates.scripted(globals(), "filters", "window", "lstm", "linear")
+  function = torch.jit.script(bound) if script else bound
+  image = torch.from_numpy(problem["batch/image"])
+  sizes = int(problem["read_size"]), int(problem["write_size"])
+  norm = case["norm"] == "layer", float(problem["eps"])
 
-  def loss(noise):
-    return function(
-      params,
-      image.float(),
-      noise,
-      int(problem["read_size"]),
-      int(problem["write_size"]),
-      case["norm"] == "layer",
-      float(problem["eps"]),
-    )
+  def loss(params, noise):
+    return function(params, image.float(), noise, *sizes, *norm)
 
   noise = torch.from_numpy(problem["noise"])
-  memory = None
-  if not scripted:
-    given = [*params.values(), image, noise]
-    memory = kept_mib(lambda: loss(noise), given)
-  for _ in range(3):  # The script is made faster after two.
-    value = loss(noise)
-    gradients = torch.autograd.grad(value, list(params.values()))
-  named = zip(params, gradients, strict=True)
-  row = problems.compared(
-    case, float(value), {k: np.asarray(g) for k, g in named}
-  )
-  adam = torch.optim.Adam(
-    params.values(),
-    lr=float(problem["rate"]),
-    betas=tuple(problem["betas"].tolist()),
-    eps=float(problem["adam_eps"]),
-    fused=True,
-  )
-
-  def step():
-    value = loss(torch.randn(noise.shape))
-    adam.zero_grad()
-    value.backward()
-    torch.nn.utils.clip_grad_norm_(params.values(), float(problem["clip"]))
-    adam.step()
-    return value
-
-  names = ("torch", "numpy")
-  row["memory_mib"] = memory
-  row["versions"] = {n: importlib.metadata.version(n) for n in names}
-  return Turns(step).run, row
+  fresh = lambda: (torch.randn(noise.shape),)
+  return updates.contender(case, loss, params, (noise,), fresh, scripted=script)
 
 
 if __name__ == "__main__":

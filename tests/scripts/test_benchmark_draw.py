@@ -29,9 +29,9 @@ def benchmark(repo):
 
 @pytest.fixture
 def task(repo, monkeypatch):
-  """The module of the task."""
+  """What the tasks of this kind share."""
   monkeypatch.syspath_prepend(str(repo / "scripts"))
-  return importlib.import_module("benchmark_draw")
+  return importlib.import_module("benchmark_update")
 
 
 def test_ours_is_timed_alone_where_pytorch_is_missing(benchmark, tmp_path):
@@ -49,7 +49,8 @@ def test_ours_is_timed_alone_where_pytorch_is_missing(benchmark, tmp_path):
     assert row["ms"][1] == pytest.approx(1e3 / row["rates"][0])
     assert row["gradient_difference"] < 1e-5 > row["loss_difference"]
     assert row["memory_mib"] > 0 and row["compile_s"] > 0
-    assert f"| layer | {row['contender']} |" in done.stdout
+    told = "norm layer, batch_size 2, glimpses 3"
+    assert f"| {told} | {row['contender']} |" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -72,10 +73,10 @@ def test_a_users_mistake_is_told_in_one_line(benchmark, argument, told):
 )
 def test_other_work_than_ours_is_refused(task, loss, difference):
   ours = {"loss": 2.0, "gradient_difference": 0.0, "worst": "decoder/b"}
-  task._check({"contender": "torch_eager", **ours}, ours)
+  task.check({"contender": "torch_eager", **ours}, ours)
   its = {"loss": loss, "gradient_difference": difference, "worst": "decoder/b"}
   with pytest.raises(task.Fault, match="^torch_eager does other work than"):
-    task._check({"contender": "torch_eager", **its}, ours)
+    task.check({"contender": "torch_eager", **its}, ours)
 
 
 @pytest.mark.torch

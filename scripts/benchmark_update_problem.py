@@ -1,4 +1,4 @@
-"""What the contenders of the task draw of scripts/benchmark.py compute."""
+"""What the contenders of a task that times a model's update compare."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ def load(case: Case, prefix: str) -> Arrays:
 
 
 def compared(case: Case, loss: float, gradients: Arrays) -> dict[str, Any]:
-  """A contender's bound, and how far its gradients are from ours.
+  """A contender's loss, and how far its gradients are from ours.
 
   Args:
     case: names the problem file.
-    loss: the bound, in nats.
+    loss: in nats.
     gradients: by the parameters' names.
 
   Returns:

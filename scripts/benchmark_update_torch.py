@@ -1,0 +1,105 @@
+"""What the PyTorch workers of the tasks that time a model's update share."""
+
+from collections.abc import Callable
+import importlib
+import importlib.metadata
+from typing import Any
+
+from benchmark_common import Row, Run, Turns
+import benchmark_update_problem as problems
+import numpy as np
+
+# By name: a type checker need not have PyTorch.
+torch = importlib.import_module("torch")
+
+
+def contender(
+  case: problems.Case,
+  loss: Callable[..., Any],
+  params: dict[str, Any],
+  checked: tuple[Any, ...],
+  fresh: Callable[[], tuple[Any, ...]],
+  *,
+  scripted: bool,
+) -> tuple[Run, Row]:
+  """Updates by clipping and fused Adam.
+
+  Args:
+    case: names the problem file.
+    loss: of the parameters and more.
+    params: by their names.
+    checked: what `loss` takes beside, where it is compared.
+    fresh: what it takes in an update.
+    scripted: whether it is under torch.jit.script, whose memory is not told.
+
+  Returns:
+    Its turn, and what was compared.
+  """
+  problem = problems.load(case, "")
+  memory = None
+  if not scripted:
+    given = [*params.values(), *(a for a in checked if torch.is_tensor(a))]
+    memory = _kept_mib(lambda: loss(params, *checked), given)
+  for _ in range(3):  # A script is made faster after two.
+    value = loss(params, *checked)
+    gradients = torch.autograd.grad(value, list(params.values()))
+  pairs = zip(params, gradients, strict=True)
+  row = problems.compared(
+    case, float(value), {k: np.asarray(g) for k, g in pairs}
+  )
+  adam = torch.optim.Adam(
+    params.values(),
+    lr=float(problem["rate"]),
+    betas=tuple(problem["betas"].tolist()),
+    eps=float(problem["adam_eps"]),
+    fused=True,
+  )
+
+  def step():
+    value = loss(params, *fresh())
+    adam.zero_grad()
+    value.backward()
+    torch.nn.utils.clip_grad_norm_(params.values(), float(problem["clip"]))
+    adam.step()
+    return value
+
+  row["memory_mib"] = memory
+  row["versions"] = versions()
+  return Turns(step).run, row
+
+
+def versions() -> dict[str, str]:
+  """Of what the numbers depend on."""
+  return {n: importlib.metadata.version(n) for n in ("torch", "numpy")}
+
+
+def parameters(case: problems.Case) -> dict[str, Any]:
+  """Those of the problem file, by their names."""
+  torch.set_num_threads(case["threads"])
+  arrays = problems.load(case, "params/")
+  return {k: torch.from_numpy(v).requires_grad_() for k, v in arrays.items()}
+
+
+def scripted(module: dict[str, Any], *names: str) -> None:
+  """Puts functions of a module under torch.jit.script, callees first."""
+  for name in names:
+    if not isinstance(module[name], torch.jit.ScriptFunction):
+      module[name] = torch.jit.script(module[name])
+
+
+def _kept_mib(run: Callable[[], Any], given: list[Any]) -> float:
+  """What autograd keeps of a pass, apart from what is given."""
+  there = {a.untyped_storage().data_ptr() for a in given}
+  kept = {}
+
+  def pack(a):
+    storage = a.untyped_storage()
+    if storage.data_ptr() not in there:
+      kept[storage.data_ptr()] = storage.nbytes()
+    return a
+
+  with torch.autograd.graph.saved_tensors_hooks(pack, lambda a: a):
+    result = run()  # Held, so that no address is used twice.
+  size = sum(kept.values()) / 2**20
+  del result
+  return size
