@@ -1,7 +1,8 @@
 """Downloads that are checked before they get their name, and safe unpacking."""
 
 import bz2
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -90,10 +91,40 @@ def extract(
   if out.exists():
     raise DataError(f"{out}: exists already; {archive.name} is not unpacked")
   out.parent.mkdir(parents=True, exist_ok=True)
+  with _told(archive), files.atomic(out) as tree:
+    tree.mkdir()
+    for tar, member in _members(archive, max_bytes):
+      tar.extract(member, tree, set_attrs=False, filter="data")
+
+
+def contents(
+  archive: pathlib.Path, *, max_bytes: int = MAX_BYTES
+) -> Iterator[tuple[str, bytes]]:
+  """Reads the files in a tar archive one by one; nothing is unpacked.
+
+  Args:
+    archive: the tar file, plain or compressed by gzip, bzip2 or xz.
+    max_bytes: the most that the members may take together.
+
+  Yields:
+    (name, content) of each file, in the archive's order. A name may be
+    anything.
+
+  Raises:
+    DataError: the archive is damaged, has links or devices, or is too large.
+  """
+  with _told(archive):
+    for tar, member in _members(archive, max_bytes):
+      file = tar.extractfile(member)
+      if file is not None:
+        yield member.name, file.read()
+
+
+@contextlib.contextmanager
+def _told(archive: pathlib.Path) -> Iterator[None]:
+  """Says what is wrong with an archive in one line."""
   try:
-    with files.atomic(out) as tree, archive.open("rb") as packed:
-      tree.mkdir()
-      _unpack(_Forward(_unpacked(packed)), tree, max_bytes)
+    yield
   except (_UnsafeError, tarfile.FilterError) as error:
     raise DataError(f"{archive}: unsafe archive: {one_line(error)}") from error
   except _UNREADABLE as error:
@@ -160,11 +191,17 @@ class _Forward:
     self.read(position - self._at)
 
 
-def _unpack(source: _Forward, tree: pathlib.Path, max_bytes: int) -> None:
-  """Unpacks what is safe to; raises for all else."""
-  source.granted = _MAX_HEADER
+def _members(
+  archive: pathlib.Path, max_bytes: int
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+  """Yields what is safe to unpack, at once, and raises for all else."""
   left = max_bytes
-  with tarfile.open(fileobj=source, mode="r:") as tar:  # type: ignore
+  with contextlib.ExitStack() as stack:
+    packed = stack.enter_context(archive.open("rb"))
+    source = _Forward(_unpacked(packed))
+    source.granted = _MAX_HEADER
+    tar = tarfile.open(fileobj=source, mode="r:")  # type: ignore  # noqa: SIM115
+    stack.enter_context(tar)
     while member := tar.next():
       # Else a list of all members is kept, and an archive may have millions.
       tar.members.clear()
@@ -180,14 +217,14 @@ def _unpack(source: _Forward, tree: pathlib.Path, max_bytes: int) -> None:
           " allowed for the whole archive"
         )
       source.granted = member.size
-      tar.extract(member, tree, set_attrs=False, filter="data")
+      yield tar, member
       source.granted = _MAX_HEADER
-  if source.last.count(0) != tarfile.BLOCKSIZE:
-    raise tarfile.ReadError("it is damaged, or ends before its end marker")
-  # Only at the end of the file are its check sums compared.
-  source.granted = _MAX_HEADER
-  if len(source.read(_MAX_HEADER)) == _MAX_HEADER:
-    raise tarfile.ReadError(f"{_MAX_HEADER:,} bytes and more follow its end")
+    if source.last.count(0) != tarfile.BLOCKSIZE:
+      raise tarfile.ReadError("it is damaged, or ends before its end marker")
+    # Only at the end of the file are its check sums compared.
+    source.granted = _MAX_HEADER
+    if len(source.read(_MAX_HEADER)) == _MAX_HEADER:
+      raise tarfile.ReadError(f"{_MAX_HEADER:,} bytes and more follow its end")
 
 
 def _unpacked(file: IO[bytes]) -> _File:

@@ -173,7 +173,8 @@ def find_folder(
     DataError: there is none.
   """
   root = data_dir or os.environ.get("LNRNN_DATA_DIR")
-  task = {"mnist": "mnist", "binarized_mnist": "draw"}[name]
+  tasks = {"binarized_mnist": "draw", "iam_ondb": "handwriting"}
+  task = tasks.get(name, name)
   if not root:
     raise DataError(
       f"data.source={source} needs a directory: set LNRNN_DATA_DIR to one that "

@@ -1,10 +1,11 @@
 """Graves's network for handwriting, with LSTMs of any norm."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lnrnn import engine, recurrent_bn
 from lnrnn.linen_cells import LSTMCell
@@ -21,8 +22,8 @@ class Text(NamedTuple):
     lengths: [b] how many of them count.
   """
 
-  codes: jax.Array
-  lengths: jax.Array
+  codes: jax.Array | np.ndarray
+  lengths: jax.Array | np.ndarray
 
 
 class State(NamedTuple):
@@ -50,9 +51,9 @@ class Written(NamedTuple):
     attention: [b, t, u] how much each character was seen; None without text.
   """
 
-  ink: jax.Array
-  lengths: jax.Array
-  attention: jax.Array | None
+  ink: Any
+  lengths: Any
+  attention: Any
 
 
 class Handwriting(nn.Module):
@@ -133,6 +134,11 @@ class Handwriting(nn.Module):
       "output", self.layers * self.features, mixture.width(self.mixtures)
     )
     if self.norm == "batch":
+      if self.t_max is None:
+        raise ValueError(
+          "Handwriting: batch norm keeps statistics for each time step and"
+          " needs t_max, the length of the longest training sequence"
+        )
       self.statistics = [
         recurrent_bn.StepStatistics(
           sites=layer.sites,
@@ -234,7 +240,7 @@ class Handwriting(nn.Module):
     state = self.start(n)
     if prime is not None:
       ink, lengths, before = prime
-      if text is not None:
+      if text is not None and before is not None:
         text = joined(before, text)
       state, _ = self._run(ink, lengths, text, state)
     layers = self._recurrences(text, show=True)
@@ -245,6 +251,7 @@ class Handwriting(nn.Module):
       moments = [s.population(steps) for s in self.statistics]
     keys = jax.random.split(key, steps)
     u = 0 if text is None else text.codes.shape[1]
+    text_ends = None if text is None else jnp.asarray(text.lengths)[:, None]
     buffers = (
       jnp.zeros((steps, n, 3), state.point.dtype),
       jnp.zeros((steps, n, u), state.point.dtype),
@@ -262,10 +269,10 @@ class Handwriting(nn.Module):
         outputs, min_deviation=self.min_deviation, bias=bias
       )
       point = mixture.sample(mix, keys[t])
-      if text is not None:
+      if text_ends is not None:
         # Eq. (46) one character beyond the text tells that it is written.
-        beyond = jnp.take_along_axis(phi, text.lengths[:, None], axis=1)[:, 0]
-        mine = jnp.arange(u) < text.lengths[:, None]
+        beyond = jnp.take_along_axis(phi, text_ends, axis=1)[:, 0]
+        mine = jnp.arange(u) < text_ends
         phi = jnp.where(mine, phi[:, :u], 0)
         live &= beyond <= phi.max(axis=1)
         seen = seen.at[t].set(jnp.where(live[:, None], phi, 0))
@@ -338,7 +345,7 @@ class Handwriting(nn.Module):
       )
     return scan(engine.masked(layer.step), layer.consts, carry, (xs, live))
 
-  def _advance(self, layers, steps, moments, state: State):
+  def _advance(self, layers, steps, moments, state: State) -> Any:
     """One point on: (state, outputs [b, m], phi [b, u + 1])."""
     x, lstms, hs, seen, phi = state.point, [], [], None, None
     place = state.place
@@ -383,7 +390,7 @@ class Handwriting(nn.Module):
       lengths = jnp.asarray(text.lengths, jnp.int32)
       u = codes.shape[1]
 
-    def step_with(lstm_step):
+    def step_with(lstm_step: Any) -> engine.Step:
       def step(dot, consts, carry, x):
         state, seen, place = carry
         state, h = lstm_step(
@@ -402,6 +409,7 @@ class Handwriting(nn.Module):
 
       return step
 
+    renormalised: Any = lstm.normalised
     return lstm._replace(
       step=step_with(lstm.step),
       weights={**lstm.weights, "window": kernel},
@@ -411,7 +419,7 @@ class Handwriting(nn.Module):
         "codes": codes,
         "lengths": lengths,
       },
-      normalised=lambda normalise: step_with(lstm.normalised(normalise)),
+      normalised=lambda normalise: step_with(renormalised(normalise)),
     )
 
 

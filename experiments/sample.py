@@ -1,0 +1,103 @@
+r"""Writes handwriting with a trained run.
+
+  python -m experiments.sample --workdir=runs/handwriting_ln \
+      --text="Layer norm" --text="helps the pen" --bias=0.7
+
+writes `samples/TEXT.png`, `.svg` and `.npy` (the points) for each text into
+the workdir, or the folder that `--out` names: the line, and below it how the
+window moved over the text. `--prime` names a real line, such as a01-000u-01,
+in whose style is written. A run of the prediction network knows no text;
+`--text` is then a name.
+
+What is drawn depends on the run, the texts and `--seed` alone.
+"""
+
+import hashlib
+import pathlib
+import re
+
+from absl import flags
+import jax
+import numpy as np
+
+from experiments import handwriting, launch
+from lnrnn import files, ink
+from lnrnn.errors import ConfigError
+from lnrnn.training import signals
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
+_TEXT = flags.DEFINE_multi_string(
+  "text", None, "what to write; may be repeated"
+)
+_BIAS = flags.DEFINE_float(
+  "bias", 0.5, "0 is as people write; higher is tidier", lower_bound=0
+)
+_PRIME = flags.DEFINE_string("prime", None, "name of a real line to go on from")
+_POINTS = flags.DEFINE_integer(
+  "points", None, "most points of a line; default: the run's", lower_bound=1
+)
+_UNKNOWN = flags.DEFINE_enum(
+  "unknown",
+  "map",
+  ["map", "refuse"],
+  "characters outside the alphabet: one sign for all, or an error",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "of what is random", lower_bound=0)
+_OUT = flags.DEFINE_string("out", None, "folder; default: samples/ of the run")
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "latest", "latest, best or a step"
+)
+
+
+@signals.abrupt()
+def main() -> None:
+  """Restores the run, and writes."""
+  from lnrnn.training import loop
+
+  texts = _TEXT.value
+  if not texts:
+    raise ConfigError('--text: what to write is needed, as --text="some words"')
+  config = launch.config_of(_WORKDIR.value)
+  if config.experiment != "handwriting":
+    raise ConfigError(
+      f"--workdir={_WORKDIR.value}: is a run of {config.experiment}; sampling"
+      " is for handwriting"
+    )
+  config, experiment = launch.reopen(_WORKDIR.value)
+  data = handwriting.load_data(config)
+  sampler = handwriting.Sampler(config, experiment.model, data)
+  given = sampler.inputs(texts, prime=_PRIME.value, unknown=_UNKNOWN.value)
+  state = loop.restore(config, experiment, _WORKDIR.value, _CHECKPOINT.value)
+  written = sampler.write(
+    state.variables,
+    given,
+    jax.random.key(_SEED.value),
+    n=len(texts),
+    bias=_BIAS.value,
+    points=_POINTS.value,
+  )
+  out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, "samples"))
+  for i, (text, line) in enumerate(
+    zip(texts, handwriting.shown(written), strict=True)
+  ):
+    points = sampler.units(line)
+    attention = None
+    if written.attention is not None:
+      attention = [written.attention[i, : len(line), -len(text) :]]
+    drawn = ink.figure([points], [text], attention)
+    path = out / name_of(text)
+    for ending in (".png", ".svg"):
+      ink.save(drawn, path.with_name(path.name + ending))
+    with files.atomic(path.with_name(path.name + ".npy")) as part:
+      np.save(part, points)
+    signals.say(f"{path}.png: {len(line)} points")
+
+
+def name_of(text: str) -> str:
+  """A file's name for a text; no two texts share one."""
+  short = re.sub(r"\W+", "_", text).strip("_")[:40]
+  return f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+if __name__ == "__main__":
+  launch.run(main)

@@ -1,0 +1,497 @@
+"""IAM-OnDB: lines of on-line handwriting with their texts.
+
+A point is (dx, dy, e): its offset from the point before, y growing downwards
+as in the files, and e = 1 where a stroke ends with it, so that the pen is up
+on its way to the next. A line's first point only says where the line begins
+and is left out.
+
+Source: Liwicki and Bunke 2005; Graves 2013, sections 4.2 and 5.2.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+import xml.parsers.expat
+import zipfile
+
+import numpy as np
+
+from lnrnn import files
+from lnrnn.data import batches, characters, fetch, mnist, pen_font
+from lnrnn.errors import ConfigError, DataError, one_line
+
+SOURCES = ("embedded", "iam_ondb")
+# What is trained on, and what is held out. Graves trained on all but the
+# smaller validation set, and stopped early by that.
+SPLITTINGS = {
+  "graves": {
+    "train": ("trainset", "testset_f", "testset_t"),
+    "validation": ("testset_v",),
+  },
+  "official": {
+    "train": ("trainset",),
+    "validation": ("testset_v",),
+    "test": ("testset_f",),
+  },
+}
+_OPTIONAL = "testset_t"  # The larger validation set.
+# A pen that writes moves less: 99.999 % of the offsets within strokes are
+# below 340 units. What is longer is the whiteboard's sensor losing it.
+MAX_OFFSET = 500
+EMBEDDED_LINES = {"train": 2_000, "validation": 200}
+_VERSION = 1  # To be raised when what is made of the files changes.
+_MAX_BYTES = 1 << 31  # The strokes have 0.5 GB.
+_TREES = {"lineStrokes-all": "lineStrokes", "ascii-all": "ascii"}
+_NAME = re.compile(r"([A-Za-z0-9]+-[A-Za-z0-9]+)-(\d+)\.xml")
+
+
+class Lines(NamedTuple):
+  """Lines of handwriting; n lines of p points together.
+
+  Attributes:
+    names: [n] str, as "a01-000u-01".
+    offsets: float32 [p, 3] points, dx and dy in units of their deviations.
+    starts: int64 [n + 1], where each line starts in `offsets`, and p.
+    texts: n of them.
+  """
+
+  names: np.ndarray
+  offsets: np.ndarray
+  starts: np.ndarray
+  texts: list[str]
+
+  def line(self, i: int) -> np.ndarray:
+    """The points of a line, [t, 3]."""
+    return self.offsets[self.starts[i] : self.starts[i + 1]]
+
+
+class Dataset(NamedTuple):
+  """The splits, and what they are.
+
+  Attributes:
+    splits: {name: lines}.
+    mean: [2] of dx and dy over the training split, in the files' units.
+    deviation: [2] likewise; an offset is normalised by both.
+    left_out: {why: how many lines or points}.
+    description: one line.
+    fingerprint: 16 hexadecimal digits that name the content.
+  """
+
+  splits: dict[str, Lines]
+  mean: np.ndarray
+  deviation: np.ndarray
+  left_out: dict[str, int]
+  description: str
+  fingerprint: str
+
+
+class _Raw(NamedTuple):
+  """Lines as the files have them.
+
+  Attributes:
+    names: [n] str.
+    forms: [n] str, the form that each is a line of.
+    texts: [n] str.
+    points: int32 [p, 3], places x, y, and 1 where a stroke ends.
+    starts: int64 [n + 1].
+    left_out: [k] str, lines of forms with more or fewer texts than lines.
+  """
+
+  names: np.ndarray
+  forms: np.ndarray
+  texts: np.ndarray
+  points: np.ndarray
+  starts: np.ndarray
+  left_out: np.ndarray
+
+
+def load(
+  source: str = "embedded",
+  data_dir: str | os.PathLike[str] | None = None,
+  splitting: str = "graves",
+) -> Dataset:
+  """Loads the lines from one of the sources.
+
+  "embedded" is writing in a small stroke font of ours (`pen_font`), for quick
+  runs. "iam_ondb" reads the owners' files: `lineStrokes-all` and `ascii-all`,
+  as tar archives of any compression or unpacked, and the lists of forms. They
+  are parsed once; what was read is kept in `$LNRNN_CACHE_DIR`, or
+  `~/.cache/lnrnn`.
+
+  Offsets are normalised to mean 0 and deviation 1 over the training split.
+  Offsets within a stroke of more than `MAX_OFFSET` are left out, with the
+  point at their end.
+
+  Args:
+    source: one of `SOURCES`.
+    data_dir: directory of the files, or one with a directory `iam_ondb` in
+      it; `$LNRNN_DATA_DIR` by default. Not used by "embedded".
+    splitting: one of `SPLITTINGS`: "graves" trains on `trainset`, `testset_f`
+      and, where it is there, `testset_t`, and holds `testset_v` out;
+      "official" trains on `trainset` alone, and has `testset_f` for a test.
+      "embedded" has no test either way.
+
+  Returns:
+    The lines.
+
+  Raises:
+    ConfigError: there is no such source or splitting.
+    DataError: a file is missing, damaged, or holds something else.
+  """
+  for name, value, allowed in (
+    ("source", source, SOURCES),
+    ("splitting", splitting, tuple(SPLITTINGS)),
+  ):
+    if value not in allowed:
+      raise ConfigError(
+        f"data.{name}: {value!r} is not allowed: one of {', '.join(allowed)}"
+      )
+  if source == "embedded":
+    raw, chosen = _drawn()
+    raw_sum = batches.fingerprint(raw._asdict())
+    origin = "embedded pen strokes"
+    verdict = "a stroke font of ours, no handwriting"
+  else:
+    folder = mnist.find_folder(data_dir, source, "iam_ondb")
+    raw, raw_sum = _read(folder)
+    chosen, complete = _chosen(raw, folder, splitting)
+    origin = f"IAM-OnDB in {folder}"
+    verdict = "the paper's data" if complete else "without testset_t"
+    if splitting == "official":
+      verdict = "the official training set alone"
+  return _dataset(raw, raw_sum, chosen, origin, verdict)
+
+
+def padded(lines: Lines, steps: int) -> dict[str, np.ndarray]:
+  """The first points of each line, with its whole text, in rows.
+
+  Args:
+    lines: n of them.
+    steps: most points of each.
+
+  Returns:
+    "ink" float32 [n, steps, 3] and "text" uint8 [n, u], codes of
+    `characters`, both filled up with zeros; "length" and "text_length"
+    int32 [n].
+  """
+  lengths = np.minimum(np.diff(lines.starts), steps).astype(np.int32)
+  at = np.arange(steps)
+  live = at < lengths[:, None]
+  rows = (lines.starts[:-1, None] + at)[live]
+  ink = np.zeros((len(lengths), steps, 3), np.float32)
+  ink[live] = lines.offsets[rows]
+  codes = [characters.encode(text) for text in lines.texts]
+  counts = np.array([len(c) for c in codes], np.int32)
+  text = np.zeros((len(codes), counts.max()), np.uint8)
+  text[np.arange(text.shape[1]) < counts[:, None]] = np.concatenate(codes)
+  return {
+    "ink": ink,
+    "length": lengths,
+    "text": text,
+    "text_length": counts,
+  }
+
+
+def _dataset(
+  raw: _Raw, raw_sum: str, chosen, origin: str, verdict: str
+) -> Dataset:
+  """Cuts the splits out and normalises them."""
+  splits, jumps = {}, 0
+  for name, rows in chosen.items():
+    points, starts, found = _offsets(raw, rows)
+    texts = [str(text) for text in raw.texts[rows]]
+    splits[name] = Lines(raw.names[rows], points, starts, texts)
+    jumps += found
+  # Sums in float64, as a float32 has 24 bits for six million of them.
+  xy = splits["train"].offsets[:, :2]
+  mean = xy.mean(axis=0, dtype=np.float64)
+  deviation = xy.std(axis=0, dtype=np.float64)
+  for lines in splits.values():
+    lines.offsets[:, :2] = (lines.offsets[:, :2] - mean) / deviation
+  fingerprint = batches.fingerprint(
+    {"raw": np.array(raw_sum), "version": np.array(_VERSION), **chosen}
+  )
+  left_out = {
+    "lines of forms with another number of texts": len(raw.left_out),
+    f"offsets above {MAX_OFFSET} within a stroke": jumps,
+  }
+  counts = " / ".join(f"{len(v.texts):,} {k}" for k, v in splits.items())
+  description = f"{origin}: {counts} lines ({verdict})"
+  if any(left_out.values()):
+    told = ", ".join(f"{n} {why}" for why, n in left_out.items() if n)
+    description += f"; left out: {told}"
+  return Dataset(splits, mean, deviation, left_out, description, fingerprint)
+
+
+def _offsets(raw: _Raw, rows: np.ndarray):
+  """Points [p, 3] of some lines, where each starts, and jumps left out."""
+  first, last = raw.starts[rows], raw.starts[rows + 1]
+  sizes = last - first
+  ends = np.cumsum(sizes)
+  at = np.repeat(first - (ends - sizes), sizes) + np.arange(sizes.sum())
+  points = raw.points[at]
+  line = np.repeat(np.arange(len(rows)), sizes)
+  xy = points[:, :2]
+  offsets = np.diff(xy, axis=0, prepend=xy[:1])
+  begins = np.zeros(len(points), bool)
+  begins[ends - sizes] = True
+  inside = np.concatenate([[False], points[:-1, 2] == 0]) & ~begins
+  # Not `max(axis=1)`, which takes three times as long on two columns.
+  jump = inside & (np.maximum(*np.abs(offsets).T) > MAX_OFFSET)
+  kept = ~begins & ~jump
+  # A stroke that ends in a jump ends a point earlier.
+  final = points[:, 2].copy()
+  for i in np.flatnonzero(jump & (final > 0)):
+    final[i - 1] = 1
+  made = np.concatenate([offsets, final[:, None]], axis=1)[kept]
+  starts = np.concatenate(
+    [[0], np.cumsum(np.bincount(line[kept], minlength=len(rows)))]
+  )
+  return made.astype(np.float32), starts, int(jump.sum())
+
+
+def _drawn() -> tuple[_Raw, dict[str, np.ndarray]]:
+  """Generated lines."""
+  names, texts, points = [], [], []
+  chosen, first = {}, 0
+  for seed, (split, n) in enumerate(EMBEDDED_LINES.items()):
+    for i, (text, line) in enumerate(pen_font.lines(n, seed)):
+      names.append(f"{split}-{i:04d}")
+      texts.append(text)
+      points.append(line)
+    chosen[split] = np.arange(first, first + n)
+    first += n
+  return _joined(names, names, texts, points, []), chosen
+
+
+def _joined(names, forms, texts, points, left_out) -> _Raw:
+  sizes = [len(line) for line in points]
+  return _Raw(
+    np.array(names),
+    np.array(forms),
+    np.array(texts),
+    np.concatenate(points).astype(np.int32),
+    np.concatenate([[0], np.cumsum(sizes)]),
+    np.array(left_out, dtype=str),
+  )
+
+
+def _chosen(raw: _Raw, folder: pathlib.Path, splitting: str):
+  """{split: rows}, and whether all the lists were there."""
+  chosen, complete, seen = {}, True, {}
+  for split, names in SPLITTINGS[splitting].items():
+    rows = []
+    for name in names:
+      path = folder / f"{name}.txt"
+      if name == _OPTIONAL and not path.is_file():
+        complete = False
+        continue
+      for form in _forms(path):
+        if form in seen:
+          raise DataError(
+            f"{path}: has the form {form}, which {seen[form]} has too"
+          )
+        seen[form] = path.name
+      found = np.flatnonzero(np.isin(raw.forms, _forms(path)))
+      if not len(found):
+        raise DataError(f"{path}: names no form whose strokes are there")
+      rows.append(found)
+    chosen[split] = np.concatenate(rows)
+  return chosen, complete
+
+
+def _forms(path: pathlib.Path) -> list[str]:
+  try:
+    text = path.read_text(encoding="ascii")
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
+  return text.split()
+
+
+# --- The owners' files ---
+
+
+def _read(folder: pathlib.Path) -> tuple[_Raw, str]:
+  """What the files hold, and its fingerprint; from the cache if it is there."""
+  sources = {stem: _source(folder, stem) for stem in _TREES}
+  path = _cache(sources)
+  with contextlib.suppress(
+    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
+  ):
+    # NumPy does not close what it opened and found damaged.
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+      raw = _Raw(**{name: file[name] for name in _Raw._fields})
+    found = batches.fingerprint(raw._asdict())
+    if found == path.with_suffix(".sum").read_text("ascii"):
+      return raw, found
+  raw = _parse(sources)
+  found = batches.fingerprint(raw._asdict())
+  # A cache that cannot be written only costs time.
+  with contextlib.suppress(OSError):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic(path) as part:
+      np.savez(part, **raw._asdict())
+    with files.atomic(path.with_suffix(".sum")) as part:
+      part.write_text(found, "ascii")
+  return raw, found
+
+
+def _source(folder: pathlib.Path, stem: str) -> pathlib.Path:
+  """The archive, or the unpacked tree."""
+  tree = _TREES[stem]
+  for path in (folder / stem / tree, folder / tree, folder / stem):
+    if path.is_dir():
+      return path
+  found = sorted(p for p in folder.glob(f"{stem}.t*") if p.is_file())
+  if not found:
+    raise DataError(
+      f"{folder}: has no {stem}.tar[.gz|.xz] nor a folder {tree}; register at"
+      " fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database and get"
+      " it there"
+    )
+  return found[0]
+
+
+def _cache(sources: Mapping[str, pathlib.Path]) -> pathlib.Path:
+  """Where what was read from such files is kept."""
+  digest = hashlib.sha256(f"{_VERSION}".encode())
+  for path in sources.values():
+    if path.is_dir():
+      for file in sorted(path.rglob("*")):
+        if file.is_file():
+          stat = file.stat()
+          name = file.relative_to(path).as_posix()
+          digest.update(f"{name}|{stat.st_size}|{stat.st_mtime_ns}|".encode())
+    else:
+      with path.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+  root = os.environ.get("LNRNN_CACHE_DIR")
+  folder = pathlib.Path(root) if root else pathlib.Path.home() / ".cache/lnrnn"
+  return folder / f"iam_ondb-{digest.hexdigest()[:16]}.npz"
+
+
+def _contents(
+  path: pathlib.Path, ending: str
+) -> Iterator[tuple[str, str, bytes]]:
+  """(what to call it, its name, its bytes) of each file in a tree."""
+  if path.is_dir():
+    for file in sorted(path.rglob(f"*{ending}")):
+      if file.name[0] != ".":
+        try:
+          yield str(file), file.name, file.read_bytes()
+        except OSError as error:
+          raise DataError(
+            f"{file}: cannot be read: {one_line(error)}"
+          ) from error
+    return
+  for name, content in fetch.contents(path, max_bytes=_MAX_BYTES):
+    last = name.rpartition("/")[2]
+    if last.endswith(ending) and last[0] != ".":
+      yield f"{path}: {name}", last, content
+
+
+def _parse(sources: Mapping[str, pathlib.Path]) -> _Raw:
+  """Reads all lines that have a text."""
+  texts = {}
+  for where, name, content in _contents(sources["ascii-all"], ".txt"):
+    texts[name.removesuffix(".txt")] = (where, _transcription(where, content))
+  forms: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
+  for where, name, content in _contents(sources["lineStrokes-all"], ".xml"):
+    match = _NAME.fullmatch(name)
+    if not match:
+      raise DataError(f"{where}: is not named as form-NN.xml")
+    form, number = match[1], int(match[2])
+    forms.setdefault(form, {})[number] = (where, _points(where, content))
+  if not forms:
+    raise DataError(f"{sources['lineStrokes-all']}: has no line")
+  kept, left_out = [], []
+  for form, lines in sorted(forms.items()):
+    if form not in texts:
+      where, _ = next(iter(lines.values()))
+      raise DataError(f"{where}: there is no transcription {form}.txt")
+    where, said = texts[form]
+    if len(said) != len(lines):
+      left_out += [f"{form}-{number:02d}" for number in sorted(lines)]
+      continue
+    for (number, (_, points)), text in zip(
+      sorted(lines.items()), said, strict=True
+    ):
+      kept.append((f"{form}-{number:02d}", form, text, points))
+  if not kept:
+    raise DataError(f"{sources['ascii-all']}: no form has its lines' texts")
+  names, of, said, points = zip(*kept, strict=True)
+  return _joined(names, of, said, points, left_out)
+
+
+def _transcription(where: str, content: bytes) -> list[str]:
+  """The lines of text after the mark CSR, "corrected"."""
+  text = content.decode("latin-1").replace("\r", "")
+  _, mark, after = text.partition("CSR:")
+  if not mark:
+    raise DataError(
+      f"{where}: has no line CSR: with the transcription after it"
+    )
+  lines = [line.strip() for line in after.split("\n") if line.strip()]
+  if not lines:
+    raise DataError(f"{where}: its transcription is empty")
+  return lines
+
+
+def _points(where: str, content: bytes) -> np.ndarray:
+  """The points of a line, int32 [t, 3]: x, y, 1 where a stroke ends."""
+  points: list[tuple[Any, Any]] = []
+  ends: list[int] = []
+
+  def start(tag, attributes):
+    if tag == "Point":
+      points.append((attributes.get("x"), attributes.get("y")))
+
+  def end(tag):
+    if tag == "Stroke":
+      ends.append(len(points))
+
+  def doctype(*_):
+    # Entities can make a file of a line into one of gigabytes.
+    raise DataError(
+      f"{where}: has a document type; the owners' files have none"
+    )
+
+  parser = xml.parsers.expat.ParserCreate()
+  parser.StartElementHandler = start
+  parser.EndElementHandler = end
+  parser.StartDoctypeDeclHandler = doctype
+  try:
+    parser.Parse(content, True)
+  except xml.parsers.expat.ExpatError as error:
+    raise DataError(f"{where}: is no whole XML: {one_line(error)}") from error
+  made = np.zeros((len(points), 3), np.int32)
+  made[:, :2] = _whole_numbers(where, points)
+  if len(made) < 2:
+    raise DataError(f"{where}: has {len(made)} points; 2 at least are needed")
+  if (made[:, :2] == made[0, :2]).all():
+    raise DataError(f"{where}: all its points are the same")
+  last = np.array(ends, int) - 1
+  made[last[last >= 0], 2] = 1
+  made[-1, 2] = 1
+  return made
+
+
+def _whole_numbers(where: str, points: Sequence[tuple[Any, Any]]) -> np.ndarray:
+  try:
+    return np.array(points, dtype=np.int32).reshape(-1, 2)
+  except (ValueError, TypeError, OverflowError):
+    pass
+  for i, point in enumerate(points):
+    for axis, value in zip("xy", point, strict=True):
+      try:
+        np.int32(value)
+      except (ValueError, TypeError, OverflowError):
+        raise DataError(
+          f"{where}: point {i + 1} has {axis}={value!r}; whole numbers are"
+          " needed"
+        ) from None
+  raise AssertionError(points)
