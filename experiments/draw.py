@@ -194,7 +194,9 @@ class _Evaluations:
     """The importance-weighted estimate of -log p(x), beside the bound.
 
     Both are of the same images, by the same latents, in nats, with the
-    standard errors of their means over the images.
+    standard errors of their means over the images. `bound_latent_error`, of
+    two samples or more, is the standard deviation of the bound over the whole
+    split, the latents being drawn anew.
 
     Source: Burda et al. 2016, eq. (8).
     """
@@ -209,6 +211,11 @@ class _Evaluations:
       found[f"importance_{name}"] = float(nats.mean())
       error = nats.std(ddof=1) / np.sqrt(len(nats))
       found[f"importance_{name}_error"] = float(error)
+    if len(weights) > 1:
+      # What other latents would change of `bound`, drawn once an image of all.
+      within = weights.var(axis=0, ddof=1).mean()
+      error = np.sqrt(within / len(self._splits[split]))
+      found["bound_latent_error"] = float(error)
     return found
 
   def pictures(

@@ -83,7 +83,9 @@ def main() -> None:
     points = sampler.units(line)
     attention = None
     if written.attention is not None:
-      attention = [written.attention[i, : len(line), -len(text) :]]
+      before = given[1][2].lengths[i] if given[1] else 0
+      own = slice(before, before + len(text))
+      attention = [written.attention[i, : len(line), own]]
     drawn = ink.figure([points], [text], attention)
     path = out / name_of(text)
     for ending in (".png", ".svg"):

@@ -1,6 +1,6 @@
 """The contenders of the task handwriting of scripts/benchmark.py on JAX."""
 
-from typing import Any
+from typing import Any, cast
 
 from benchmark_common import Row, Run, Turns, serve
 import benchmark_update_jax as updates
@@ -12,7 +12,7 @@ from configs import handwriting as configs
 from experiments import handwriting
 from lnrnn import engine
 from lnrnn.data import batches, characters
-from lnrnn.models.handwriting import Handwriting, Text
+from lnrnn.models.handwriting import Handwriting, Text, Written
 from lnrnn.training.experiment import Experiment
 
 TEXT = 45  # Characters; a line of IAM-OnDB has 40 at most, but for a few.
@@ -86,7 +86,7 @@ def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
 
   def loss(variables, batch, key):
     del key
-    _, nll = model.apply(variables, *inputs(batch))
+    _, nll = cast(Any, model.apply(variables, *inputs(batch)))
     return nll.sum(axis=1).mean(), ({}, {})
 
   init = lambda key, batch: model.init(key, *inputs(batch))
@@ -113,7 +113,7 @@ def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
   )
   key = jax.random.key(0)
   # An untrained window comes to the end of no text.
-  assert (write(variables, key).lengths == steps).all()
+  assert (cast(Written, write(variables, key)).lengths == steps).all()
   row["memory_mib"] = None
   return Turns(lambda: jax.block_until_ready(write(variables, key))).run, row
 

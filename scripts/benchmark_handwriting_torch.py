@@ -23,14 +23,14 @@ CHARACTERS = 57
 
 
 def lstm(
-  p: "Dict[str, Tensor]",  # noqa: F821
+  p: dict[str, Tensor],
   name: str,
   x_in,
   h,
   c,
   normed: bool,
   eps: float,
-) -> "Tuple[Tensor, Tensor]":  # noqa: F821
+) -> tuple[Tensor, Tensor]:
   """Ba et al. 2016, eqs. (20)-(22): the new h and c.
 
   `x_in` is x W_x, normalised if there is a norm, and b.
@@ -49,7 +49,7 @@ def lstm(
 
 
 def inputs(
-  p: "Dict[str, Tensor]",  # noqa: F821
+  p: dict[str, Tensor],
   name: str,
   x,
   normed: bool,
@@ -64,11 +64,11 @@ def inputs(
 
 
 def look(
-  p: "Dict[str, Tensor]",  # noqa: F821
+  p: dict[str, Tensor],
   h,
   place,
   one_hot,
-) -> "Tuple[Tensor, Tensor]":  # noqa: F821
+) -> tuple[Tensor, Tensor]:
   """Graves 2013, eqs. (46)-(51): what the window sees, and where it is."""
   raw = torch.addmm(p["window_bias"], h, p["window_kernel"])
   weight, sharpness, step = raw.clamp(-10, 10).exp().chunk(3, 1)
@@ -83,7 +83,7 @@ def look(
 
 
 def outputs(
-  p: "Dict[str, Tensor]",  # noqa: F821
+  p: dict[str, Tensor],
   x,
   one_hot,
   layers: int,
@@ -122,7 +122,7 @@ def outputs(
 
 
 def loss(
-  p: "Dict[str, Tensor]",  # noqa: F821
+  p: dict[str, Tensor],
   ink,
   one_hot,
   layers: int,
@@ -150,7 +150,7 @@ def loss(
 
 
 def write(
-  p: "Dict[str, Tensor]",  # noqa: F821
+  p: dict[str, Tensor],
   one_hot,
   steps: int,
   layers: int,

@@ -4,8 +4,10 @@ r"""Fetches, checks and converts the data of a task.
 
 Fetches the owners' files into a folder of DIR, or takes them from the directory
 given by --from, checks their sha256, and converts them where the task has a
-converted form. Runs read the result through LNRNN_DATA_DIR=DIR. A second call
-goes on where the first was stopped, and does nothing when all is there.
+converted form. Those of handwriting are not to be had without an account, so
+--from is needed, and they are checked by reading them. Runs read the result
+through LNRNN_DATA_DIR=DIR. A second call goes on where the first was stopped,
+and does nothing when all is there.
 
 Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written, 130
 and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
@@ -13,12 +15,14 @@ and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
 
 from collections.abc import Callable, Sequence
 import pathlib
+import shutil
 import sys
 
 from absl import app, flags
 
+from lnrnn import files
 from lnrnn.data import fetch
-from lnrnn.errors import ConfigError, UserError
+from lnrnn.errors import ConfigError, DataError, UserError
 from lnrnn.training import signals
 
 _FROM = flags.DEFINE_string(
@@ -126,10 +130,49 @@ def prepare_draw(out: pathlib.Path, source: pathlib.Path | None) -> str:
   )
 
 
+def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Copies IAM-OnDB's archives and lists, and parses them.
+
+  Args:
+    out: directory for them.
+    source: directory that holds them: there is no download without an account
+      of the owners.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: a file is missing, or holds something else.
+  """
+  from lnrnn.data import iam_ondb
+
+  if source is None:
+    raise DataError(
+      "IAM-OnDB is given to registered researchers alone: get lineStrokes-all,"
+      " ascii-all and the lists of forms (trainset.txt, testset_v.txt,"
+      " testset_f.txt, testset_t.txt) from"
+      " https://fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database"
+      " and name their directory by --from"
+    )
+  out.mkdir(parents=True, exist_ok=True)
+  for path in iam_ondb.owners_files(source):
+    to = out / path.name
+    if not to.exists():
+      with files.atomic(to) as part:
+        copy = shutil.copytree if path.is_dir() else shutil.copyfile
+        copy(path, part)
+  print(iam_ondb.load("iam_ondb", out).description)
+  return (
+    "python -m experiments.train --config=configs/handwriting.py "
+    "--config.data.source=iam_ondb --workdir=runs/handwriting"
+  )
+
+
 # Task: what prepares it, and the folder that its loader looks for.
 TASKS: dict[str, tuple[Callable[..., str], str]] = {
   "mnist": (prepare_mnist, "mnist"),
   "draw": (prepare_draw, "binarized_mnist"),
+  "handwriting": (prepare_handwriting, "iam_ondb"),
 }
 
 

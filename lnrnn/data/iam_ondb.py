@@ -166,6 +166,23 @@ def load(
   return _dataset(raw, raw_sum, chosen, origin, verdict)
 
 
+def owners_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The archives or trees, and the lists of forms, in a folder.
+
+  Raises:
+    DataError: one of them is missing.
+  """
+  found = [_source(folder, stem) for stem in _TREES]
+  lists = {name for s in SPLITTINGS.values() for v in s.values() for name in v}
+  for name in sorted(lists):
+    path = folder / f"{name}.txt"
+    if path.is_file():
+      found.append(path)
+    elif name != _OPTIONAL:
+      raise DataError(f"{folder}: has no {name}.txt")
+  return found
+
+
 def padded(lines: Lines, steps: int) -> dict[str, np.ndarray]:
   """The first points of each line, with its whole text, in rows.
 

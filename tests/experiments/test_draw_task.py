@@ -283,7 +283,11 @@ def test_the_importance_estimate_is_that_of_its_weights(
   # Jensen; with one sample they are one.
   if samples == 1:
     assert found["importance_nll"] == found["importance_bound"]
+    assert "bound_latent_error" not in found
   else:
+    variances = [np.var(w, ddof=1) for w in weights.T]
+    error = math.sqrt(np.mean(variances) / len(digits.splits["test"]))
+    assert found["bound_latent_error"] == pytest.approx(error, rel=1e-3)
     assert found["importance_nll"] < found["importance_bound"] - 1e-3
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import iam_files
 import pytest
 
 from lnrnn.data import mnist
@@ -200,3 +201,27 @@ def test_a_conversion_that_is_interrupted_leaves_no_dataset(
     process.send_signal(number)
     assert process.wait(60) == 128 + number
   assert hashes(out) == hashes(small_dir)
+
+
+def test_handwriting_is_copied_and_read(prepare, tmp_path, monkeypatch):
+  monkeypatch.setenv("LNRNN_CACHE_DIR", str(tmp_path / "cache"))
+  source = iam_files.write(tmp_path / "source")
+  out = tmp_path / "out"
+  for _ in range(2):  # The second time there is nothing to do.
+    done = prepare("handwriting", f"--from={source}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "4 train / 1 validation lines" in done.stdout
+    assert "--config.data.source=iam_ondb" in done.stdout
+    names = {path.name for path in (out / "iam_ondb").iterdir()}
+    assert names == {path.name for path in source.iterdir()}
+
+
+def test_handwriting_says_where_its_files_are_to_be_had(prepare, tmp_path):
+  done = prepare("handwriting", f"--out={tmp_path / 'out'}")
+  assert done.returncode == 2 and "registered researchers" in done.stderr
+  (tmp_path / "empty").mkdir()
+  done = prepare(
+    "handwriting", f"--from={tmp_path / 'empty'}", f"--out={tmp_path}"
+  )
+  assert done.returncode == 2 and "has no lineStrokes-all.tar" in done.stderr
+  assert len(done.stderr.splitlines()) == 1
