@@ -13,7 +13,12 @@ from typing import Any
 
 from absl import flags
 
-from experiments import draw_claims, launch, mnist_claims
+from experiments import (
+  draw_claims,
+  handwriting_claims,
+  launch,
+  mnist_claims,
+)
 from lnrnn import claims, files, report
 from lnrnn.errors import UserError
 from lnrnn.training import workdir as workdir_lib
@@ -24,7 +29,11 @@ _WORKDIR = flags.DEFINE_string(
 _TRIALS = flags.DEFINE_string("trials", None, "folder of the rate grid's runs")
 
 # Each has CHOSEN_BY, judged(config), is_papers(curves), judge(runs, chosen).
-TASKS: dict[str, Any] = {"mnist_mlp": mnist_claims, "draw": draw_claims}
+TASKS: dict[str, Any] = {
+  "mnist_mlp": mnist_claims,
+  "draw": draw_claims,
+  "handwriting": handwriting_claims,
+}
 
 
 def _task(folder: str) -> Any:
