@@ -107,7 +107,7 @@ def finish(config, arg, *, smoke, derive):
   config.lock()
   for field, text in arguments.items():
     try:
-      _set(config, field, text)
+      set_field(config, field, text)
     except ValueError as e:
       faults.append(str(e))
   derive(config)
@@ -124,8 +124,12 @@ def _fields(config, prefix=""):
       yield prefix + key
 
 
-def _set(config, field, text):
-  """Sets a dotted field to the value that its default's type reads."""
+def set_field(config, field, text):
+  """Sets a dotted field to the value that its default's type reads.
+
+  Raises:
+    ValueError: there is no such field, or its type is another.
+  """
   names = list(_fields(config))
   if field not in names:
     close = difflib.get_close_matches(field, [*names, "smoke"], n=1)

@@ -20,7 +20,7 @@ def recurrent(c: config_lib.Checker) -> None:
   c.one_of("model.form", FORMS_OF.get(config.norm, tuple(cells.FORMS)))
   c.within("model.eps", 0)
   if config.model.gain_init is not None:
-    c.within("model.gain_init", 0, open_low=True)
+    c.within("model.gain_init", 0, 100, open_low=True)
 
 
 def train_cases(c: config_lib.Checker, size: int | None) -> None:

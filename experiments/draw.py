@@ -36,15 +36,16 @@ def check(config: config_lib.Config) -> list[str]:
     if size != 0 and not 2 <= size <= _SIDE:
       c.add(f"model.{name}_size", f"must be 2 to {_SIDE}, or 0: no attention")
     start = config.model[f"{name}_start"]
-    if len(start) != 2 or not all(0 < v < 1e3 for v in start):
+    if len(start) != 2 or not all(0.01 <= v <= 100 for v in start):
       c.add(
         f"model.{name}_start",
-        "must be stride and standard deviation, above 0 and below 1000",
+        "must be stride and standard deviation, 0.01 to 100 pixels",
       )
-  c.within("model.init_sd", 0)
+  c.within("model.init_sd", 0, 100)
+  c.within("model.forget_bias", -100, 100)
   c.within("eval_batch_size", 1)
   c.within("eval_cases", 0)
-  c.within("importance_samples", 1)
+  c.within("importance_samples", 1, 100_000)
   c.within("importance_cases", 2)
   c.decided_by([f"{s}/{m}" for s in ("validation", "test") for m in METRICS])
   return c.faults
@@ -139,8 +140,7 @@ class _Evaluations:
 
   def __init__(self, config: config_lib.Config, model: DRAW, splits):
     self._config, self._model, self._splits = config, model, splits
-    self._terms = jax.jit(self._all_terms)
-    self._weights = jax.jit(self._log_weights)
+    self._terms = jax.jit(lambda *args: cast(Terms, model.apply(*args)))
     self._reconstruct = jax.jit(self._method("reconstruct"))
     self._generate = jax.jit(self._method("generate"), static_argnums=2)
 
@@ -156,11 +156,17 @@ class _Evaluations:
     return images[order[:n]]
 
   def _all_terms(self, variables, images, key) -> Terms:
-    """The terms of [n, m, ...] images, [n, m] each."""
-    keys = jax.random.split(key, len(images))
-    return jax.lax.map(
-      lambda x: cast(Terms, self._model.apply(variables, *x)), (images, keys)
-    )
+    """The terms of images [n, ...], [n] each."""
+    size = min(self._config.eval_batch_size, len(images))
+    chunks, real = batches.padded(images, size)
+    keys = jax.random.split(key, len(chunks))
+    # Chunk by chunk, so that a signal in between is heard.
+    found = [
+      jax.device_get(self._terms(variables, *x))
+      for x in zip(chunks, keys, strict=True)
+    ]
+    whole = jax.tree.map(lambda *parts: np.float64(np.stack(parts)), *found)
+    return jax.tree.map(lambda a: a[real], whole)
 
   def bound(
     self, variables: Any, split: str, key: jax.Array
@@ -169,24 +175,12 @@ class _Evaluations:
     images = self._splits[split]
     if n := self._config.eval_cases:
       images = self._chosen(split, n)
-    chunks, real = batches.padded(images, self._config.eval_batch_size)
-    terms = self._terms(variables, chunks, key)
-    found = {
-      "bound": terms.bound,
-      "reconstruction": terms.nll,
-      "kl": terms.kl,
-    }
+    terms = self._all_terms(variables, images, key)
     return {
-      name: float(np.asarray(v, np.float64)[real].mean())
-      for name, v in found.items()
+      "bound": float(terms.bound.mean()),
+      "reconstruction": float(terms.nll.mean()),
+      "kl": float(terms.kl.mean()),
     }
-
-  def _log_weights(self, variables, images, key):
-    """Logarithms of p(x, z) / q(z | x) of [n, m, ...] images, [k, n, m]."""
-    keys = jax.random.split(key, self._config.importance_samples)
-    return jax.lax.map(
-      lambda key: self._all_terms(variables, images, key).log_weight, keys
-    )
 
   def importance(
     self, variables: Any, split: str, key: jax.Array
@@ -201,9 +195,10 @@ class _Evaluations:
     Source: Burda et al. 2016, eq. (8).
     """
     images = self._chosen(split, self._config.importance_cases)
-    chunks, real = batches.padded(images, self._config.eval_batch_size)
-    weights = np.asarray(self._weights(variables, chunks, key), np.float64)
-    weights = weights[:, real]
+    keys = jax.random.split(key, self._config.importance_samples)
+    weights = np.stack(
+      [self._all_terms(variables, images, k).log_weight for k in keys]
+    )
     largest = weights.max(axis=0)
     estimate = largest + np.log(np.exp(weights - largest).mean(axis=0))
     found = {}

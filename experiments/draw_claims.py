@@ -32,14 +32,17 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
 
   Args:
     runs: the reported ones.
-    chosen: of `claims.best_rates`; {} where there were no trials. It must be
-      the rate that all were trained at: there is no shared one to fall back on.
+    chosen: of `claims.best_rates`; {} where there were no trials.
 
   Returns:
     A row a verdict.
+
+  Raises:
+    UserError: if runs differ in what no rule looks at, or in their rates
+      though no trials chose one.
   """
-  rates = {key[:2]: key.rate for key in runs}
-  rates |= {group: rate for group, (rate, _) in chosen.items()}
+  claims.check_equal(runs)
+  rates = claims.rates(runs, chosen)
   return [_faster(runs, rates), _bound(runs, rates)]
 
 
@@ -82,6 +85,15 @@ def _bound(runs: Runs, rates: dict[Group, float]) -> Row:
   )
   gap = layer - none
   beside = f"gap {gap.mean():+.2f} nats at epoch {epoch}"
+  errors = [
+    v[-1]
+    for side in chosen
+    for c in side
+    if len(v := c.get("test/bound_latent_error")[1])
+  ]
+  if errors:
+    # Of two bounds' difference, each with latents of its own.
+    beside += f", by its latents +-{np.sqrt(2) * np.mean(errors):.2f} a seed"
   if epoch < LAST:
     return claims.row(name, None, None, "negative", beside)
   return claims.row(name, gap, epoch, "negative", beside)

@@ -4,7 +4,8 @@
 
 prints one JSON object, and writes pictures, if the task has any, to the
 workdir's `figures/`. `--checkpoint=best` takes the checkpoint that
-`config.best` chose, `latest` (the default) the last one.
+`config.best` chose, `latest` (the default) the last one. `--override` sets how
+the run is evaluated, as in `--override=importance_samples=500`.
 """
 
 import json
@@ -25,6 +26,9 @@ _SPLIT = flags.DEFINE_string(
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "latest", "latest, best or a step"
 )
+_OVERRIDE = flags.DEFINE_multi_string(
+  "override", [], "field=value of how to evaluate; may be repeated"
+)
 
 
 @signals.abrupt()
@@ -33,7 +37,7 @@ def main() -> None:
   from lnrnn.training import loop, recorder, writers
   from lnrnn.training import step as step_lib
 
-  config, experiment = launch.reopen(_WORKDIR.value)
+  config, experiment = launch.reopen(_WORKDIR.value, _OVERRIDE.value)
   splits = sorted({s for ev in experiment.evals.values() for s in ev.splits})
   if _SPLIT.value and _SPLIT.value not in splits:
     raise ConfigError(

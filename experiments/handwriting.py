@@ -50,7 +50,8 @@ def check(config: config_lib.Config) -> list[str]:
   c.within("model.window", 0)
   c.within("model.mixtures", 1)
   c.within("model.pace", 0, open_low=True)
-  c.within("model.init_sd", 0)
+  c.within("model.init_sd", 0, 100)
+  c.within("model.forget_bias", -100, 100)
   c.within("model.min_deviation", 0, open_low=True)
   c.within("eval_batch_size", 1)
   c.within("eval_cases", 0)
@@ -214,19 +215,15 @@ class _Evaluations:
   def __init__(self, config, model: Handwriting, arrays, data):
     self._config, self._model = config, model
     self._arrays, self._data = arrays, data
-    self._nll = jax.jit(self._all_nll)
+    self._nll = jax.jit(self._of_lines)
+    self._sampler = Sampler(config, model, data)
 
-  def _all_nll(self, variables, chunks):
-    """Of chunks [n, m, ...], -log p of each line, [n, m]."""
+  def _of_lines(self, variables, batch):
+    """-log p of each line of a batch, [m]."""
     variables = {k: v for k, v in variables.items() if k != "carry"}
-
-    def one(batch):
-      _, nll = cast(
-        Any, self._model.apply(variables, *_inputs(self._model, batch))
-      )
-      return nll.sum(axis=1)
-
-    return jax.lax.map(one, chunks)
+    inputs = _inputs(self._model, batch)
+    _, nll = cast(Any, self._model.apply(variables, *inputs))
+    return nll.sum(axis=1)
 
   def nll(self, variables: Any, split: str, key: jax.Array) -> dict[str, float]:
     """-log p in nats: the mean over lines, and by the point."""
@@ -235,10 +232,15 @@ class _Evaluations:
     rows = batches.shuffled(len(arrays["length"]), 0, 0)
     if n := self._config.eval_cases:
       arrays = {name: a[rows[:n]] for name, a in arrays.items()}
-    size = self._config.eval_batch_size
+    size = min(self._config.eval_batch_size, len(arrays["length"]))
     chunks = {k: batches.padded(a, size)[0] for k, a in arrays.items()}
     real = batches.padded(arrays["length"], size)[1]
-    nll = np.asarray(self._nll(variables, chunks), np.float64)[real]
+    # Chunk by chunk, so that a signal in between is heard.
+    found = [
+      jax.device_get(self._nll(variables, {k: a[i] for k, a in chunks.items()}))
+      for i in range(len(real))
+    ]
+    nll = np.stack(found).astype(np.float64)[real]
     return {
       "nll": float(nll.mean()),
       "nll_per_point": float(nll.sum() / arrays["length"].sum()),
@@ -250,7 +252,7 @@ class _Evaluations:
     """A real line, and texts of the split as the model writes them."""
     lines = self._data.splits[split]
     texts = [lines.texts[i] for i in range(3)]
-    sampler = Sampler(self._config, self._model, self._data)
+    sampler = self._sampler
     given = sampler.inputs(texts)
     written = sampler.write(variables, given, key, n=3, bias=[0.0, 0.5, 1.0])
     inks = [sampler.units(a) for a in (lines.line(0), *shown(written))]
@@ -276,6 +278,12 @@ class Sampler:
 
   def __init__(self, config, model: Handwriting, data: iam_ondb.Dataset):
     self._config, self._model, self._data = config, model, data
+    self._sample = jax.jit(
+      lambda variables, *args, **more: model.apply(
+        variables, *args, **more, method="sample"
+      ),
+      static_argnames=("n", "steps"),
+    )
 
   def inputs(
     self, texts: list[str], *, prime: str | None = None, unknown: str = "map"
@@ -326,23 +334,17 @@ class Sampler:
     Returns:
       What was written, as NumPy arrays.
     """
-    steps = points or self._config.sample_points
-    write = jax.jit(
-      lambda variables, key, text, bias, prime: self._model.apply(
-        variables,
-        key,
-        text,
-        n=n,
-        steps=steps,
-        bias=bias,
-        prime=prime,
-        method="sample",
-      )
-    )
     variables = {k: v for k, v in variables.items() if k != "carry"}
-    bias = np.broadcast_to(np.asarray(bias, np.float32), (n,))
     text, prime = inputs
-    found = write(variables, key, text, bias, prime)
+    found = self._sample(
+      variables,
+      key,
+      text,
+      n=n,
+      steps=points or self._config.sample_points,
+      bias=np.broadcast_to(np.asarray(bias, np.float32), (n,)),
+      prime=prime,
+    )
     return jax.device_get(cast(Written, found))
 
   def units(self, line: np.ndarray) -> np.ndarray:

@@ -33,15 +33,18 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
 
   Args:
     runs: the reported ones.
-    chosen: of `claims.best_rates`; {} where there were no trials. It must be
-      the rate that all were trained at: there is no shared one to fall back on.
+    chosen: of `claims.best_rates`; {} where there were no trials.
 
   Returns:
     A row a verdict. Those on length and batch size have other runs, at a
     reduced size, which are shown in docs/results/handwriting.md.
+
+  Raises:
+    UserError: if runs differ in what no rule looks at, or in their rates
+      though no trials chose one.
   """
-  rates = {key[:2]: key.rate for key in runs}
-  rates |= {group: rate for group, (rate, _) in chosen.items()}
+  claims.check_equal(runs)
+  rates = claims.rates(runs, chosen)
   rest = ("hand.long", "hand.small-batch")
   return [
     _faster(runs, rates),

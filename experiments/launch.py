@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from configs import common
 from lnrnn.errors import (
   ConfigError,
   DivergedError,
@@ -192,18 +193,38 @@ def config_of(workdir: str | os.PathLike[str]) -> config_lib.Config:
   return config
 
 
+# Fields that say how a run is evaluated, and not what it is.
+_EVALUATION = ("eval_", "importance_", "sample_")
+
+
 def reopen(
-  workdir: str | os.PathLike[str],
+  workdir: str | os.PathLike[str], overrides: Sequence[str] = ()
 ) -> tuple[config_lib.Config, Experiment]:
   """The run in a workdir, on the data it was trained on.
+
+  Args:
+    workdir: of the run.
+    overrides: `key=value` of fields that say how it is evaluated.
 
   Returns:
     (config, experiment).
 
   Raises:
-    UserError: if no run is there, or the data is another now.
+    UserError: if no run is there, the data is another now, or a field is of
+      another kind.
   """
   config = config_of(workdir)
+  for override in overrides:
+    field, _, text = override.partition("=")
+    there = [f for f in config if f.startswith(_EVALUATION)]
+    if field not in there:
+      raise ConfigError(
+        f"--override={override}: {choices(field, sorted(there))}"
+      )
+    try:
+      common.set_field(config, field, text)
+    except ValueError as e:
+      raise ConfigError(str(e)) from None
   module = task(config)
   if faults := module.check(config):
     raise ConfigError(*faults)

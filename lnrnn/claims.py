@@ -15,6 +15,7 @@ import numpy as np
 
 from lnrnn import metrics
 from lnrnn.errors import UserError
+from lnrnn.training import config as config_lib
 from lnrnn.training import runs as runs_lib
 
 EPOCHS = (60, 40, 20, 10)  # Where a row may look; the largest that is there.
@@ -72,6 +73,51 @@ def read(
     found[key] = curves
   if not found:
     raise UserError(f"{folder}: no runs there")
+  return found
+
+
+def check_equal(runs: Runs) -> None:
+  """Refuses runs that differ in more than norm, rate and seed.
+
+  Fields that may change when a run resumes may differ too: a comparison stops
+  where the shorter run does.
+
+  Raises:
+    UserError: naming the first field that differs, and the runs.
+  """
+  free = config_lib.RESUMABLE | {"norm", "seed", "optimizer.learning_rate"}
+  pairs = list(runs.items())
+  flat = [config_lib.flatten(c.record["config"]) for _, c in pairs]
+  for (key, _), config in zip(pairs[1:], flat[1:], strict=True):
+    for field in sorted(flat[0].keys() | config.keys()):
+      if field not in free and flat[0].get(field) != config.get(field):
+        raise UserError(
+          f"runs differ in {field}: {flat[0].get(field)!r} of {pairs[0][0]},"
+          f" {config.get(field)!r} of {key}; they cannot be compared"
+        )
+
+
+def rates(
+  runs: Runs, chosen: dict[Group, tuple[float, bool]]
+) -> dict[Group, float]:
+  """The rate at which each norm and batch size is judged.
+
+  Args:
+    runs: the reported ones.
+    chosen: of `best_rates`; where it has none, all runs must have one rate.
+
+  Raises:
+    UserError: if they have several.
+  """
+  found = {group: rate for group, (rate, _) in chosen.items()}
+  for group in {key[:2] for key in runs} - found.keys():
+    own = sorted({key.rate for key in runs if key[:2] == group})
+    if len(own) > 1:
+      raise UserError(
+        f"norm {group[0]} has runs at the rates {own}: name the trials that"
+        " choose one"
+      )
+    found[group] = own[0]
   return found
 
 

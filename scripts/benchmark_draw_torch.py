@@ -107,9 +107,8 @@ def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
   params = updates.parameters(case)
   problem = problems.load(case, "")
   script = name == "torch_script"
-  if script:
-    updates.scripted(globals(), "filters", "window", "lstm", "linear")
-  function = torch.jit.script(bound) if script else bound
+  parts = ("filters", "window", "lstm", "linear", "bound")
+  function = updates.scripted(__file__, *parts)[-1] if script else bound
   image = torch.from_numpy(problem["batch/image"])
   sizes = int(problem["read_size"]), int(problem["write_size"])
   norm = case["norm"] == "layer", float(problem["eps"])

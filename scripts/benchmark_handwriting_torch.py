@@ -195,16 +195,16 @@ def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
   params = updates.parameters(case)
   problem = problems.load(case, "")
   script = name == "torch_script"
+  functions = [loss, write]
   if script:
-    parts = ("lstm", "inputs", "look", "outputs")
-    updates.scripted(globals(), *parts)
-  compiled = torch.jit.script if script else lambda function: function
+    parts = ("lstm", "inputs", "look", "outputs", "loss", "write")
+    functions = updates.scripted(__file__, *parts)[-2:]
   ink = torch.from_numpy(problem["batch/ink"]).transpose(0, 1).contiguous()
   codes = torch.from_numpy(problem["batch/text"]).long()
   one_hot = F.one_hot(codes, CHARACTERS).float()
   how = int(problem["layers"]), case["norm"] == "layer", float(problem["eps"])
   floor = float(problem["min_deviation"])
-  function = compiled(loss)
+  function, sample = functions
   run, row = updates.contender(
     case,
     lambda params: function(params, ink, one_hot, *how, floor),
@@ -215,7 +215,7 @@ def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
   )
   if case["part"] == "update":
     return run, row
-  sample, steps = compiled(write), case["points"]
+  steps = case["points"]
   row["memory_mib"] = None
 
   def turn():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import importlib
 import importlib.metadata
+import runpy
 from typing import Any
 
 from benchmark_common import Row, Run, Turns
@@ -80,11 +81,16 @@ def parameters(case: problems.Case) -> dict[str, Any]:
   return {k: torch.from_numpy(v).requires_grad_() for k, v in arrays.items()}
 
 
-def scripted(module: dict[str, Any], *names: str) -> None:
-  """Puts functions of a module under torch.jit.script, callees first."""
+def scripted(path: str, *names: str) -> list[Any]:
+  """Functions of a script's file under torch.jit.script, callees first.
+
+  They are of a copy, so that those of the script stay as they are.
+  """
+  copy = runpy.run_path(path, run_name="copy")
+  scope = copy[names[0]].__globals__
   for name in names:
-    if not isinstance(module[name], torch.jit.ScriptFunction):
-      module[name] = torch.jit.script(module[name])
+    scope[name] = torch.jit.script(scope[name])
+  return [scope[name] for name in names]
 
 
 def _kept_mib(run: Callable[[], Any], given: list[Any]) -> float:

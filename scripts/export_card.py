@@ -104,20 +104,20 @@ def render(
 
 def usage(folder: str, example: Example | None) -> str:
   """Code that loads the model and applies it to zeros of the right shape."""
-  given = ["found.variables"]
-  if example is None:
-    given += ["x"]
-  else:
-    given += [_code(value) for value in example.args]
-    given += [f"{key}={_code(value)}" for key, value in example.kwargs.items()]
-    if example.method != "__call__":
-      given += [f"method={example.method!r}"]
-    if keys := [name for name in example.rngs if name != "params"]:
-      drawn = ", ".join(f"{name!r}: jax.random.key(0)" for name in keys)
-      given += [f"rngs={{{drawn}}}"]
   named = json.dumps(folder, ensure_ascii=False)
+  lines = ["import lnrnn", "", f"found = lnrnn.load_exported({named})"]
+  if example is None:
+    lines.append("# What found.model.apply takes after found.variables:")
+    return "\n".join([*lines, "help(type(found.model).__call__)"])
+  given = ["found.variables", *map(_code, example.args)]
+  given += [f"{key}={_code(value)}" for key, value in example.kwargs.items()]
+  if example.method != "__call__":
+    given += [f"method={example.method!r}"]
+  if keys := [name for name in example.rngs if name != "params"]:
+    drawn = ", ".join(f"{name!r}: jax.random.key(0)" for name in keys)
+    given += [f"rngs={{{drawn}}}"]
   call = f"y = found.model.apply({', '.join(given)})"
-  lines = ["import lnrnn", "", f"found = lnrnn.load_exported({named})", call]
+  lines.append(call)
   if "jnp." in call:
     lines.insert(0, "import jax.numpy as jnp")
   if "jax.random" in call:

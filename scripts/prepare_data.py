@@ -14,6 +14,7 @@ and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
 """
 
 from collections.abc import Callable, Sequence
+import filecmp
 import pathlib
 import shutil
 import sys
@@ -154,13 +155,19 @@ def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
       " https://fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database"
       " and name their directory by --from"
     )
+  found = iam_ondb.owners_files(source)
+  # Before it is copied: a second call leaves a tree that is there as it is.
+  iam_ondb.load("iam_ondb", source)
   out.mkdir(parents=True, exist_ok=True)
-  for path in iam_ondb.owners_files(source):
+  for path in found:
     to = out / path.name
-    if not to.exists():
+    if path.is_dir():
+      if not to.exists():
+        with files.atomic(to) as part:
+          shutil.copytree(path, part)
+    elif not (to.is_file() and filecmp.cmp(path, to, shallow=False)):
       with files.atomic(to) as part:
-        copy = shutil.copytree if path.is_dir() else shutil.copyfile
-        copy(path, part)
+        shutil.copyfile(path, part)
   print(iam_ondb.load("iam_ondb", out).description)
   return (
     "python -m experiments.train --config=configs/handwriting.py "

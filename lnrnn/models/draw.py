@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lnrnn import engine, recurrent_bn
+from lnrnn.errors import choices
 from lnrnn.linen_cells import LSTMCell
 from lnrnn.models import glimpse
 
@@ -112,6 +113,19 @@ class DRAW(nn.Module):
   backward: str = "fast"
   remat_steps: int = 0
 
+  def __post_init__(self):
+    if self.normed not in NORMED:
+      raise ValueError(
+        f"DRAW: normed={self.normed!r}: {choices(self.normed, NORMED)}"
+      )
+    for name in ("read_size", "write_size"):
+      if (n := getattr(self, name)) != 0 and n < 2:
+        raise ValueError(f"DRAW: {name}={n} is not 0, nor 2 or more")
+    for name in ("glimpses", "features", "latents", "height", "width"):
+      if (n := getattr(self, name)) < 1:
+        raise ValueError(f"DRAW: {name}={n} is below 1")
+    super().__post_init__()
+
   def setup(self):
     """Declares the parts."""
     pixels = self.height * self.width
@@ -184,7 +198,7 @@ class DRAW(nn.Module):
     """Encodes and decodes images with latents drawn once.
 
     Args:
-      image: [b, height, width], 0 or 1, integers or booleans.
+      image: [b, height, width] of 0 and 1, uint8 or booleans.
       key: of the latents.
       train: batch norm normalises by the minibatch, and takes it into its
         averages where `batch_stats` is mutable.
@@ -214,12 +228,12 @@ class DRAW(nn.Module):
     n = n if image is None else len(image)
     noise = jax.random.normal(key, (self.glimpses, n, self.latents))
     if image is not None:
-      if image.shape[1:] != (self.height, self.width) or jnp.issubdtype(
-        image.dtype, jnp.inexact
-      ):
+      fits = image.shape[1:] == (self.height, self.width)
+      # Of a wider type a part would be cut off in silence.
+      if not fits or image.dtype not in (jnp.uint8, jnp.bool_):
         raise ValueError(
           f"DRAW: images of shape {image.shape} and dtype {image.dtype}:"
-          f" integers or booleans [b, {self.height}, {self.width}] are needed"
+          f" uint8 or booleans [b, {self.height}, {self.width}] are needed"
         )
       # Bytes have no gradient, which would be an image per glimpse.
       image = image.astype(jnp.uint8)

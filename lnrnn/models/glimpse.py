@@ -92,9 +92,14 @@ def filters(
   offsets = jnp.arange(n, dtype=stride.dtype) - (n - 1) / 2
   means = centre[..., None] + offsets * stride[..., None]
   at = jnp.arange(1, pixels + 1, dtype=means.dtype)
-  squares = jnp.square(at - means[..., None])
-  # Z of eqs. (25), (26) makes it a softmax, which cannot divide 0 by 0.
-  return jax.nn.softmax(-squares / (2 * variance[..., None, None]), axis=-1)
+  # Z of eqs. (25), (26) makes it a softmax, which cannot divide 0 by 0. It is
+  # taken from the nearest pixel on: (a - m)^2 - (k - m)^2 in factors, as far
+  # away both squares are so large that their difference would be rounding.
+  nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(means), 1, pixels))
+  k, m = nearest[..., None], means[..., None]
+  logits = -(at - k) * (at + k - 2 * m) / (2 * variance[..., None, None])
+  heights = jnp.exp(logits)
+  return heights / heights.sum(axis=-1, keepdims=True)
 
 
 def banks(

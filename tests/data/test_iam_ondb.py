@@ -74,6 +74,38 @@ def test_a_stroke_that_ends_in_a_jump_ends_before_it(tmp_path, cache):
   np.testing.assert_array_equal(line[:, 2], [1, 0, 1])
 
 
+def test_a_stroke_that_ends_in_two_jumps_ends_before_both(tmp_path, cache):
+  stroke = [(5, 5), (9, 5), (900, 9), (1900, 9)]
+  forms = {**FORMS, "a01-001x": ([[stroke, [(9, 9), (9, 10)]]], ["J"])}
+  data = iam_ondb.load("iam_ondb", write(tmp_path / "d", content(forms)))
+  line = data.splits["train"].line(2)
+  np.testing.assert_array_equal(line[:, 2], [1, 0, 1])
+
+
+def test_a_form_that_lost_a_line_is_left_out(tmp_path, cache):
+  files = content()
+  lines = files["lineStrokes-all"]
+  stem = "lineStrokes/a01/a01-000/a01-000u"
+  lines[f"{stem}-03.xml"] = lines.pop(f"{stem}-02.xml")
+  data = iam_ondb.load("iam_ondb", write(tmp_path / "d", files))
+  assert data.splits["train"].texts == ["Jump", "Tested"]
+  assert list(data.left_out.values()) == [3, 1]
+
+
+def test_listed_forms_without_strokes_are_told(tmp_path, cache):
+  lists = {
+    **LISTS,
+    "testset_f": ["a01-001x", "b01-009"],
+    "testset_t": ["c03-003z", "z09-001"],
+  }
+  lists["trainset"] = ["a01-000u"]
+  data = iam_ondb.load("iam_ondb", write(tmp_path / "d", lists=lists))
+  assert (
+    "(a part of the paper's data, 2 of the listed forms are not there)"
+    in data.description
+  )
+
+
 def test_the_official_splitting_has_a_test_split(folder):
   data = iam_ondb.load("iam_ondb", folder, "official")
   assert [len(v.texts) for v in data.splits.values()] == [3, 1, 1]
@@ -123,7 +155,9 @@ def test_what_was_parsed_is_read_from_the_cache(folder, cache, monkeypatch):
   )
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "other", "no sum"])
+@pytest.mark.parametrize(
+  "damage", ["cut", "changed", "other", "no sum", "flags", "method"]
+)
 def test_a_damaged_cache_is_made_again(folder, cache, damage):
   first = iam_ondb.load("iam_ondb", folder)
   (path,) = cache.glob("*.npz")
@@ -136,6 +170,10 @@ def test_a_damaged_cache_is_made_again(folder, cache, damage):
     path.write_bytes(data)
   elif damage == "other":
     path.write_bytes(b"nothing")
+  elif damage in ("flags", "method"):
+    # Of the first entry in the zip's directory: encrypted, or unknown.
+    data[data.index(b"PK\1\2") + {"flags": 8, "method": 10}[damage]] ^= 1
+    path.write_bytes(data)
   else:
     path.with_suffix(".sum").unlink()
   again = iam_ondb.load("iam_ondb", folder)
@@ -162,6 +200,13 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
   )
 
 
+def test_without_a_home_a_place_to_keep_it_is_asked_for(folder, monkeypatch):
+  monkeypatch.delenv("LNRNN_CACHE_DIR")
+  monkeypatch.setattr("os.path.expanduser", lambda path: path)
+  with pytest.raises(DataError, match="LNRNN_CACHE_DIR: is not set, and"):
+    iam_ondb.load("iam_ondb", folder)
+
+
 # --- What is refused ---
 
 LINE = "lineStrokes/a01/a01-000/a01-000u-01.xml"
@@ -179,6 +224,12 @@ GOOD = xml([[(1, 1), (2, 2)]])
     (LINE, xml([[(1, 1), ("NaN", 2)]]), "point 2 has x='NaN'; whole numbers"),
     (LINE, xml([[(1, 1), (2, "1e9")]]), "point 2 has y='1e9'; whole numbers"),
     (LINE, xml([[(1, 2**40), (2, 1)]]), f"point 1 has y='{2**40}'"),
+    (LINE, xml([[(1, 1), ("9" * 9999, 2)]]), f"has x='{'9' * 39}; whole"),
+    (LINE, xml([[(-(2**31), 1), (2**31 - 1, 1)]]), "has x='-2147483648'; wh"),
+    (LINE, xml([[(1, 1), (2, 2**20 + 1)]]), "numbers up to 1,048,576 are"),
+    (LINE, xml([[(1, 1), (502, 1)]]), "all its offsets are above 500"),
+    (LINE, GOOD.replace(b"ISO-8859-1", b"foo"), "unknown encoding: foo"),
+    (LINE, GOOD.replace(b"ISO-8859-1", b"big5"), "multi-byte encodings"),
     (LINE, GOOD.replace(b'y="2"', b""), "point 2 has y=None"),
     (LINE, b'<!DOCTYPE a [<!ENTITY b "c">]>' + GOOD[44:], "a document type"),
     (SAID, b"OCR:\nA\n", "has no line CSR:"),
@@ -201,7 +252,17 @@ def test_a_fault_is_told_in_one_line_with_its_file(
   assert told in text and "\n" not in text
   named = LINE if data is None else path
   assert named.rpartition("/")[2] in text
-  assert not list(cache.glob("*"))
+  # Offsets are made of what was read, and that is kept.
+  assert "offsets" in told or not list(cache.glob("*"))
+
+
+def test_offsets_without_a_deviation_are_refused(tmp_path, cache):
+  forms = {
+    form: ([[[(i * i, 5) for i in range(4)]] for _ in texts], texts)
+    for form, (_, texts) in FORMS.items()
+  }
+  with pytest.raises(DataError, match="offsets of the training split are the"):
+    iam_ondb.load("iam_ondb", write(tmp_path / "d", content(forms)))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from experiments import draw_claims
 from lnrnn import claims
+from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
 
 
@@ -59,6 +60,27 @@ def test_the_rate_that_the_trials_chose_is_judged():
   runs = [*_both(2), *slow]
   chosen = {("layer", 128): (1e-3, False), ("none", 128): (4e-3, False)}
   assert _rows(runs, chosen)["draw.faster"].verdict == "contradicted"
+
+
+def test_runs_that_differ_in_what_no_rule_looks_at_are_refused():
+  runs = dict(_both(2))
+  config = next(iter(runs.values())).record["config"]
+  config["model"] = {"glimpses": 8}
+  with pytest.raises(UserError, match="runs differ in model.glimpses: 8 of"):
+    draw_claims.judge(runs, {})
+
+
+def test_of_several_rates_the_trials_must_choose_one():
+  runs = [*_both(2), _run("layer", 3, 1, rate=1e-3)]
+  with pytest.raises(UserError, match=r"layer has runs at the rates \[0.001, "):
+    _rows(runs)
+
+
+def test_the_gap_has_the_error_of_its_latents_beside():
+  runs = dict(_both(2))
+  for curves in runs.values():
+    curves.rows[-1]["test/bound_latent_error"] = 0.05
+  assert "by its latents +-0.07 a seed" in _rows(runs)["draw.bound"].beside
 
 
 @pytest.mark.parametrize("normed", ["both", "decoder"])

@@ -265,7 +265,7 @@ def test_the_importance_estimate_is_that_of_its_weights(
   )
   fn = draw.build(config).evals["importance"].fn
   found = fn(moved, "test", KEY)
-  chunks, _ = batches.padded(chosen(digits, cases), 20)
+  chunks, _ = batches.padded(chosen(digits, cases), min(20, cases))
   weights = []
   for key in jax.random.split(KEY, samples):
     keys = jax.random.split(key, len(chunks))
@@ -289,6 +289,24 @@ def test_the_importance_estimate_is_that_of_its_weights(
     error = math.sqrt(np.mean(variances) / len(digits.splits["test"]))
     assert found["bound_latent_error"] == pytest.approx(error, rel=1e-3)
     assert found["importance_nll"] < found["importance_bound"] - 1e-3
+
+
+def test_a_trained_run_is_evaluated_in_other_ways(path, program, tmp_path):
+  launch.train(f"{path}:smoke,train_steps=1", tmp_path)
+  given = ("--override=importance_samples=4", "--override=eval_cases=7")
+  result = program("evaluate", f"--workdir={tmp_path}", *given)
+  assert result.code == 0, result.err
+  found = json.loads(result.out)
+  last = writers.read_metrics(tmp_path)[-1]
+  name = "test/importance_nll"
+  assert found[name] != pytest.approx(last[name], rel=1e-9)
+  for wrong, told in (
+    ("norm=none", "eval_batch_size"),
+    ("eval_cases=x", "a whole number"),
+    ("eval_cases=-1", "at least 0"),
+  ):
+    result = program("evaluate", f"--workdir={tmp_path}", f"--override={wrong}")
+    assert result.code == 2 and told in result.lines[0]
 
 
 def test_the_importance_of_an_untrained_model_is_below_its_bound(smoke):

@@ -451,9 +451,29 @@ def test_an_untrained_model_starts_as_its_fields_say(untrained):
 
 
 @pytest.mark.parametrize(
-  "image", [np.zeros((2, 6, 7), np.float32), np.zeros((2, 7, 6), np.uint8)]
+  "image",
+  [
+    np.zeros((2, 6, 7), np.float32),
+    np.zeros((2, 6, 7), np.int32),
+    np.zeros((2, 7, 6), np.uint8),
+  ],
 )
 def test_other_images_than_binary_ones_of_the_size_are_refused(image):
   model = LAYER.model()
-  with pytest.raises(ValueError, match=r"integers or booleans \[b, 6, 7\]"):
+  with pytest.raises(ValueError, match=r"uint8 or booleans \[b, 6, 7\]"):
     jax.eval_shape(model.init, jax.random.key(0), image, KEY)
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("normed", "decodr"),
+    ("read_size", 1),
+    ("write_size", -2),
+    ("glimpses", 0),
+    ("latents", 0),
+  ],
+)
+def test_fields_that_make_no_model_are_refused(field, value):
+  with pytest.raises(ValueError, match=f"DRAW: {field}="):
+    LAYER.model(**{field: value})

@@ -1,5 +1,6 @@
 """Selective attention against hand values and NumPy in float64."""
 
+import itertools
 import math
 
 import jax
@@ -225,3 +226,29 @@ def test_gradients_are_the_finite_differences_of_numpy(x64):
       for g, e in zip(got, expected, strict=True):
         assert np.abs(e).max() > 1e-2
         np.testing.assert_allclose(g, e, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_windows_at_every_corner_of_their_range_are_finite(n):
+  values = [-10.0, 0.0, 3.61, 10.0]
+  places = [-50.0, 0.0, 0.3, 50.0]
+  raw = np.float32(
+    [
+      (x, y, *logs)
+      for x, y in zip(places, places[::-1], strict=True)
+      for logs in itertools.product(values, repeat=3)
+    ]
+  )
+  image = np.float32(np.random.default_rng(0).random((28, 28)))
+
+  def total(raw):
+    w = glimpse.window(raw, n=n, height=28, width=28)
+    seen = glimpse.read(jnp.broadcast_to(image, (len(raw), 28, 28)), w, n=n)
+    drawn = glimpse.write(seen[:, :n, :n], w, height=28, width=28)
+    return jnp.tanh(seen).sum() + jnp.tanh(drawn).sum()
+
+  value, gradient = jax.jit(jax.value_and_grad(total))(raw)
+  assert np.isfinite(value) and np.isfinite(gradient).all()
+  w = glimpse.window(raw, n=n, height=28, width=28)
+  for bank in jax.jit(lambda w: glimpse.banks(w, n=n, height=28, width=28))(w):
+    np.testing.assert_allclose(bank.sum(axis=-1), 1, rtol=1e-5)

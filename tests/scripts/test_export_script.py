@@ -248,4 +248,4 @@ def test_the_code_of_the_card_is_for_any_call(script):
     " {'a': (jnp.zeros((2, 3), \"int32\"), )}, train=True, method='encode',"
     " rngs={'sample': jax.random.key(0)})",
   ]
-  assert usage("m", None).endswith("apply(found.variables, x)")
+  assert usage("m", None).endswith("help(type(found.model).__call__)")

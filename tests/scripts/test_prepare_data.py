@@ -216,6 +216,28 @@ def test_handwriting_is_copied_and_read(prepare, tmp_path, monkeypatch):
     assert names == {path.name for path in source.iterdir()}
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_handwriting_that_was_damaged_is_mended_by_a_second_call(
+  prepare, tmp_path, monkeypatch, old
+):
+  monkeypatch.setenv("LNRNN_CACHE_DIR", str(tmp_path / "cache"))
+  source, out = iam_files.write(tmp_path / "source"), tmp_path / "out"
+  path, copy = (d / "ascii-all.tar.xz" for d in (source, out / "iam_ondb"))
+  whole = path.read_bytes()
+  if old:  # A damaged copy is there already.
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(whole[:200])
+  else:
+    path.write_bytes(whole[:200])
+    done = prepare("handwriting", f"--from={source}", f"--out={out}")
+    assert done.returncode == 2 and f"{path}: cannot be" in done.stderr
+    assert not copy.exists()
+    path.write_bytes(whole)
+  done = prepare("handwriting", f"--from={source}", f"--out={out}")
+  assert done.returncode == 0, done.stderr
+  assert copy.read_bytes() == whole
+
+
 def test_handwriting_says_where_its_files_are_to_be_had(prepare, tmp_path):
   done = prepare("handwriting", f"--out={tmp_path / 'out'}")
   assert done.returncode == 2 and "registered researchers" in done.stderr
