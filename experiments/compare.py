@@ -43,6 +43,7 @@ _X = flags.DEFINE_string(
   "abscissa of the figure: updates, epochs, seconds (of training), or a field"
   " of --vary after the first, over which the last values are drawn",
 )
+_LOGX = flags.DEFINE_bool("logx", False, "a logarithmic abscissa")
 _BASELINE = flags.DEFINE_string(
   "baseline",
   None,
@@ -104,7 +105,8 @@ def main() -> None:
       raise ConfigError(f"--metrics: no run has {name!r}; there are: {there}")
   comparison = report.Comparison(runs, found, varied, metrics, _LAST.value)
   picture = plotting.curves(
-    report.panels(comparison, x), folder / f"figure_{x.split('.')[-1]}.png"
+    report.panels(comparison, x, logx=_LOGX.value),
+    folder / f"figure_{x.split('.')[-1]}.png",
   )
   # The curves of a run that diverged say so themselves.
   notes = {

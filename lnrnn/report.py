@@ -77,13 +77,16 @@ class Comparison:
     ]
 
 
-def panels(comparison: Comparison, x: str) -> list[list[plotting.Panel]]:
+def panels(
+  comparison: Comparison, x: str, *, logx: bool = False
+) -> list[list[plotting.Panel]]:
   """The figure: a row for each metric, a column for each group.
 
   Args:
     comparison: to draw.
     x: "updates", "epochs" or "seconds"; or a varied field of numbers, other
       than the first, over whose values the last values are drawn.
+    logx: a logarithmic axis; a varied field has one anyway.
 
   Returns:
     Rows of panels.
@@ -114,7 +117,7 @@ def panels(comparison: Comparison, x: str) -> list[list[plotting.Panel]]:
           metric.name,
           lines,
           metric.log,
-          logx=bool(sweep),
+          logx=logx or bool(sweep),
         )
       )
     grid.append(row)

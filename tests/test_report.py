@@ -52,7 +52,10 @@ def test_the_figure_has_a_row_a_metric_and_a_column_a_group():
   assert (line.label, line.colour) == ("layer norm", "layer")
   np.testing.assert_array_equal(line.x, [1, 2, 3, 4])
   np.testing.assert_array_equal(line.y, [[4, 3, 2, 1], [4.5, 3.5, 2.5, 1.5]])
+  (row,) = report.panels(_comparison(), "updates", logx=True)
+  assert all(panel.logx for panel in row)
   (row,) = report.panels(_comparison(), "seconds")
+  assert not any(panel.logx for panel in row)
   np.testing.assert_allclose(row[0].lines[0].x, [0.2, 0.4, 0.6, 0.8])
   assert row[0].xlabel == "training seconds" and row[0].log
 
