@@ -3,8 +3,8 @@
   python -m experiments.train --config=configs/handwriting.py:norm=layer \
       --workdir=runs/handwriting_ln
 
-trains a small network on generated pen strokes. The paper's takes
-`data.source=iam_ondb` and a GPU.
+trains a network of 100 units on generated pen strokes, 2,000 updates: some three
+minutes on two cores. The paper's run takes `data.source=iam_ondb` and a GPU.
 """
 
 from configs import common
@@ -19,9 +19,9 @@ def get_config(arg=""):
   config.batch_size = 8  # Paper.
   config.steps_per_dispatch = 5
   config.log_every = 20
-  # Paper: Adam. Rate and clipping are our choice, the same for LN and
-  # baseline (docs/results/handwriting.md).
-  config.optimizer.learning_rate = 1e-3
+  # Paper: Adam. The rate was chosen on held-out lines for the LN and baseline
+  # alike (docs/results/handwriting.md); clipping is our choice.
+  config.optimizer.learning_rate = 3e-3
   config.optimizer.clip = 100.0
 
   config.model.features = common.config_dict.placeholder(int)  # Paper: 400.
@@ -86,13 +86,16 @@ def _derive(config):
   if config.sample_points is None:
     config.sample_points = 1200 if real else 300
   if config.train_steps is None:
-    epoch = common.steps_per_epoch(9_000 if real else 2_000, config.batch_size)
-    # Of the paper's 200,000, what a GPU does in an evening.
-    steps = 35_000 if real else 500
+    lines = 2_000
+    if real:
+      lines = 9_214 if config.data.splitting == "graves" else 5_355
+    epoch = common.steps_per_epoch(lines, config.batch_size)
+    # The paper's axis goes to 200,000.
+    steps = 35_000 if real else 2_000
     if config.epochs:
       steps = common.steps_in(config.epochs, epoch)
     config.train_steps = steps
   if config.eval_every is None:
-    config.eval_every = 1000 if real else 250
+    config.eval_every = 1000 if real else 500
   if config.checkpoint_every is None:
     config.checkpoint_every = config.eval_every

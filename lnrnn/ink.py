@@ -37,7 +37,7 @@ def figure(
     lines: [t, 3] each, offsets in one unit for x and y.
     texts: what each should say.
     attention: [t, u] each, how much each of the text's characters was seen;
-      drawn below its line.
+      drawn below its line, for each point relative to the largest.
 
   Returns:
     A matplotlib figure.
@@ -46,7 +46,7 @@ def figure(
   from matplotlib.figure import Figure
 
   kinds = 1 if attention is None else 2
-  heights = [1.0, 1.6][:kinds] * len(lines)
+  heights = [1.0, 2.4][:kinds] * len(lines)
   drawn = Figure(
     figsize=(_WIDTH, 1.1 * sum(heights)), layout="constrained", facecolor="w"
   )
@@ -69,10 +69,15 @@ def figure(
 
 
 def _draw_attention(ax, phi: np.ndarray, text: str) -> None:
+  largest = phi.max(axis=1, keepdims=True, initial=1e-9)
   ax.imshow(
-    phi.T, aspect="auto", origin="lower", cmap="Greys", interpolation="nearest"
+    (phi / largest).T,
+    aspect="auto",
+    origin="lower",
+    cmap="Greys",
+    interpolation="nearest",
   )
-  ax.set_yticks(range(len(text)), list(text), fontsize=5)
+  ax.set_yticks(range(len(text)), list(text), fontsize=4)
   ax.set_xlabel("point", fontsize=7)
   ax.tick_params(labelsize=6, length=0)
 

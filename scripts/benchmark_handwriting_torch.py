@@ -207,11 +207,12 @@ def make(name: str, case: dict[str, Any]) -> tuple[Run, Row]:
   function, sample = functions
   run, row = updates.contender(
     case,
-    lambda params: function(params, ink, one_hot, *how, floor),
+    lambda params, ink: function(params, ink, one_hot, *how, floor),
     params,
-    (),
-    lambda: (),
+    (ink,),
+    lambda: (ink,),
     scripted=script,
+    short=(ink[: problems.CHECKED_POINTS],),
   )
   if case["part"] == "update":
     return run, row

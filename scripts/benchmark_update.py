@@ -3,7 +3,7 @@
 An update is as its config has it: the loss, its gradients by all parameters,
 their norm and clipping, and Adam. Before, all contenders must agree with ours
 in the loss and in its gradients, from equal parameters (not those of a start)
-and equal data.
+and equal data; those of handwriting are compared over the first points.
 
 Ratios are of times: below 1, ours is the faster. Memory is what XLA plans for
 temporaries, and what PyTorch keeps from the way forward for the way back.

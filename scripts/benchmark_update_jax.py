@@ -1,6 +1,6 @@
 """What the JAX workers of the tasks that time a model's update share."""
 
-import dataclasses
+from collections.abc import Callable
 import importlib.metadata
 import time
 from typing import Any
@@ -18,7 +18,7 @@ def contender(
   case: problems.Case,
   config: Any,
   experiment: Any,
-  loss: Any = None,
+  short: Callable[[Any], Any] = lambda batch: batch,
   **problem: Any,
 ) -> tuple[Run, Row]:
   """Updates of an experiment on its first batch.
@@ -27,25 +27,23 @@ def contender(
     case: names the problem file, which the first contender writes.
     config: of the experiment.
     experiment: to update.
-    loss: instead of the experiment's own.
+    short: a part of a batch; its gradients are compared.
     **problem: what else goes into the file, beside the batch.
 
   Returns:
     Its turn; what was compared, memory and time to compile.
   """
-  if loss is not None:
-    experiment = dataclasses.replace(experiment, loss=loss)
   tx = optim.make(config.optimizer, config.train_steps)
   keys = step_lib.Keys.of(config.seed)
   state = step_lib.init_state(experiment, tx, keys.init)
   params = _perturbed(state.variables["params"])
   batch = jax.tree.map(lambda a: a[0], experiment.train_data.stacked(0, 1))
 
-  value = lambda params: experiment.loss({"params": params}, batch, keys.step)
-  (first, _), gradients = jax.jit(jax.value_and_grad(value, has_aux=True))(
-    params
-  )
-  gradients = _named(gradients)
+  def value(params, batch):
+    return experiment.loss({"params": params}, batch, keys.step)[0]
+
+  first = jax.jit(value)(params, batch)
+  gradients = _named(jax.jit(jax.grad(value))(params, short(batch)))
   if problem:
     np.savez(
       case["problem"],

@@ -7,6 +7,9 @@ import numpy as np
 Case = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
+# Of handwriting, over which gradients are compared.
+CHECKED_POINTS = 20
+
 
 def load(case: Case, prefix: str) -> Arrays:
   """What stands in the problem file under a prefix, which is left off."""

@@ -22,6 +22,7 @@ def contender(
   fresh: Callable[[], tuple[Any, ...]],
   *,
   scripted: bool,
+  short: tuple[Any, ...] | None = None,
 ) -> tuple[Run, Row]:
   """Updates by clipping and fused Adam.
 
@@ -32,6 +33,7 @@ def contender(
     checked: what `loss` takes beside, where it is compared.
     fresh: what it takes in an update.
     scripted: whether it is under torch.jit.script, whose memory is not told.
+    short: what it takes where gradients are compared; None is `checked`.
 
   Returns:
     Its turn, and what was compared.
@@ -41,9 +43,10 @@ def contender(
   if not scripted:
     given = [*params.values(), *(a for a in checked if torch.is_tensor(a))]
     memory = _kept_mib(lambda: loss(params, *checked), given)
+  short = checked if short is None else short
   for _ in range(3):  # A script is made faster after two.
-    value = loss(params, *checked)
-    gradients = torch.autograd.grad(value, list(params.values()))
+    gradients = torch.autograd.grad(loss(params, *short), list(params.values()))
+  value = loss(params, *checked).detach()
   pairs = zip(params, gradients, strict=True)
   row = problems.compared(
     case, float(value), {k: np.asarray(g) for k, g in pairs}
