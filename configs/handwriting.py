@@ -3,8 +3,9 @@
   python -m experiments.train --config=configs/handwriting.py:norm=layer \
       --workdir=runs/handwriting_ln
 
-trains a network of 100 units on generated pen strokes, 2,000 updates: some three
-minutes on two cores. The paper's run takes `data.source=iam_ondb` and a GPU.
+trains a network of 100 units on generated pen strokes, 2,000 updates: some
+three minutes on two cores. The paper's run takes `data.source=iam_ondb` and a
+GPU.
 """
 
 from configs import common
