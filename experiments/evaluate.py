@@ -43,7 +43,9 @@ def main() -> None:
     raise ConfigError(
       f"--split={_SPLIT.value!r}: must be one of {', '.join(splits)}"
     )
-  state = loop.restore(config, experiment, _WORKDIR.value, _CHECKPOINT.value)
+  # The checkpoint is of the config without overrides.
+  own = launch.config_of(_WORKDIR.value)
+  state = loop.restore(own, experiment, _WORKDIR.value, _CHECKPOINT.value)
   found = recorder.run_evals(
     experiment,
     state.variables,

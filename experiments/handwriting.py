@@ -35,6 +35,8 @@ def check(config: config_lib.Config) -> list[str]:
   if config.data.pieces == "all":
     if config.norm == "batch":
       c.add("data.pieces", "batch norm's statistics are of the first points")
+    if config.epochs:
+      c.add("epochs", "data.pieces='all' is told in train_steps")
     if config.accumulate > 1:
       c.add(
         "accumulate", "data.pieces='all' carries the state of whole batches"
@@ -49,13 +51,13 @@ def check(config: config_lib.Config) -> list[str]:
   c.within("model.layers", 1)
   c.within("model.window", 0)
   c.within("model.mixtures", 1)
-  c.within("model.pace", 0, open_low=True)
+  c.within("model.pace", 0, 100, open_low=True)
   c.within("model.init_sd", 0, 100)
   c.within("model.forget_bias", -100, 100)
-  c.within("model.min_deviation", 0, open_low=True)
+  c.within("model.min_deviation", 0, 100, open_low=True)
   c.within("eval_batch_size", 1)
   c.within("eval_cases", 0)
-  c.within("sample_points", 1)
+  c.within("sample_points", 1, 100_000)
   c.decided_by([f"{s}/{m}" for s in ("validation", "test") for m in METRICS])
   return c.faults
 
@@ -82,6 +84,11 @@ def build(config: config_lib.Config) -> Experiment:
   model = make_model(config)
   points = config.data.points
   data = load_data(config)
+  best = config.best.partition("/")[0]
+  if best and best not in data.splits:
+    raise ConfigError(
+      f"best={config.best!r}: the data has only {', '.join(data.splits)}"
+    )
   arrays = {
     name: iam_ondb.padded(lines, points) for name, lines in data.splits.items()
   }
@@ -251,13 +258,14 @@ class _Evaluations:
   ) -> dict[str, np.ndarray]:
     """A real line, and texts of the split as the model writes them."""
     lines = self._data.splits[split]
-    texts = [lines.texts[i] for i in range(3)]
+    biases = [0.0, 0.5, 1.0][: len(lines.texts)]
+    texts = lines.texts[: len(biases)]
     sampler = self._sampler
     given = sampler.inputs(texts)
-    written = sampler.write(variables, given, key, n=3, bias=[0.0, 0.5, 1.0])
+    written = sampler.write(variables, given, key, n=len(texts), bias=biases)
     inks = [sampler.units(a) for a in (lines.line(0), *shown(written))]
     names = [f"real: {texts[0]}"]
-    names += [f"bias {b}: {t}" for b, t in zip((0, 0.5, 1), texts, strict=True)]
+    names += [f"bias {b}: {t}" for b, t in zip(biases, texts, strict=True)]
     return {"writing": ink.pixels(ink.figure(inks, names))}
 
 
@@ -309,7 +317,11 @@ class Sampler:
     line, said = self._line(prime)
     repeat = lambda a: np.repeat(np.asarray(a)[None], n, axis=0)
     lengths = repeat(np.int32(len(line)))
-    return text, (repeat(line), lengths, text and _encoded([said] * n, "map"))
+    return text, (
+      repeat(line),
+      lengths,
+      text and _encoded([f"{said} "] * n, "map"),
+    )
 
   def write(
     self,

@@ -13,8 +13,10 @@ BATCH_SIZE, POINTS = 8, 500  # Paper.
 
 
 def judged(config: dict[str, Any]) -> bool:
-  """Whether a run is one of the paper's: batch, length, norm in all LSTMs."""
-  return (
+  """Whether a run is one of the paper's: sizes, length, norm in all LSTMs."""
+  model = config["model"]
+  sizes = [model[k] for k in ("features", "layers", "window", "mixtures")]
+  return sizes == [400, 3, 10, 20] and (
     config["batch_size"],
     config["data"]["points"],
     config["data"]["pieces"],

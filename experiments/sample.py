@@ -3,16 +3,15 @@ r"""Writes handwriting with a trained run.
   python -m experiments.sample --workdir=runs/handwriting_ln \
       --text="Layer norm" --text="helps the pen" --bias=0.7
 
-writes `samples/TEXT.png`, `.svg` and `.npy` (the points) for each text into
-the workdir, or the folder that `--out` names: the line, and below it how the
-window moved over the text. `--prime` names a real line, such as a01-000u-01,
+writes a `.png`, a `.svg` and a `.npy` (the points) for each text into the
+workdir's `samples/`, or the folder that `--out` names: the line, and below it how
+the window moved over the text. `--prime` names a real line, such as a01-000u-01,
 in whose style is written. A run of the prediction network knows no text;
 `--text` is then a name.
 
 What is drawn depends on the run, the texts and `--seed` alone.
 """
 
-import hashlib
 import pathlib
 import re
 
@@ -22,7 +21,8 @@ import numpy as np
 
 from experiments import handwriting, launch
 from lnrnn import files, ink
-from lnrnn.errors import ConfigError
+from lnrnn.data import characters
+from lnrnn.errors import ConfigError, WorkdirError
 from lnrnn.training import signals
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
@@ -30,11 +30,19 @@ _TEXT = flags.DEFINE_multi_string(
   "text", None, "what to write; may be repeated"
 )
 _BIAS = flags.DEFINE_float(
-  "bias", 0.5, "0 is as people write; higher is tidier", lower_bound=0
+  "bias",
+  0.5,
+  "0 is as people write; higher is tidier",
+  lower_bound=0,
+  upper_bound=100,
 )
 _PRIME = flags.DEFINE_string("prime", None, "name of a real line to go on from")
 _POINTS = flags.DEFINE_integer(
-  "points", None, "most points of a line; default: the run's", lower_bound=1
+  "points",
+  None,
+  "most points of a line; default: the run's",
+  lower_bound=1,
+  upper_bound=100_000,
 )
 _UNKNOWN = flags.DEFINE_enum(
   "unknown",
@@ -42,7 +50,9 @@ _UNKNOWN = flags.DEFINE_enum(
   ["map", "refuse"],
   "characters outside the alphabet: one sign for all, or an error",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "of what is random", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+  "seed", 0, "of what is random", lower_bound=0, upper_bound=2**31 - 1
+)
 _OUT = flags.DEFINE_string("out", None, "folder; default: samples/ of the run")
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "latest", "latest, best or a step"
@@ -57,6 +67,12 @@ def main() -> None:
   texts = _TEXT.value
   if not texts:
     raise ConfigError('--text: what to write is needed, as --text="some words"')
+  for text in texts:
+    if not text.isprintable():
+      raise ConfigError(f"--text={text!r}: has what cannot be printed")
+  out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, "samples"))
+  if out.exists() and not out.is_dir():
+    raise ConfigError(f"--out={out}: is no folder")
   config = launch.config_of(_WORKDIR.value)
   if config.experiment != "handwriting":
     raise ConfigError(
@@ -67,6 +83,8 @@ def main() -> None:
   data = handwriting.load_data(config)
   sampler = handwriting.Sampler(config, experiment.model, data)
   given = sampler.inputs(texts, prime=_PRIME.value, unknown=_UNKNOWN.value)
+  if mapped := characters.unmapped("".join(texts)):
+    signals.say(f"one sign stands for each of {mapped}")
   state = loop.restore(config, experiment, _WORKDIR.value, _CHECKPOINT.value)
   written = sampler.write(
     state.variables,
@@ -76,7 +94,10 @@ def main() -> None:
     bias=_BIAS.value,
     points=_POINTS.value,
   )
-  out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, "samples"))
+  if not written.lengths.all() or not np.isfinite(written.ink).all():
+    raise WorkdirError(
+      f"workdir {_WORKDIR.value}: its model writes nothing: did it diverge?"
+    )
   for i, (text, line) in enumerate(
     zip(texts, handwriting.shown(written), strict=True)
   ):
@@ -87,7 +108,7 @@ def main() -> None:
       own = slice(before, before + len(text))
       attention = [written.attention[i, : len(line), own]]
     drawn = ink.figure([points], [text], attention)
-    path = out / name_of(text)
+    path = out / name_of(text, i)
     for ending in (".png", ".svg"):
       ink.save(drawn, path.with_name(path.name + ending))
     with files.atomic(path.with_name(path.name + ".npy")) as part:
@@ -95,10 +116,11 @@ def main() -> None:
     signals.say(f"{path}.png: {len(line)} points")
 
 
-def name_of(text: str) -> str:
-  """A file's name for a text; no two texts share one."""
+def name_of(text: str, i: int) -> str:
+  """A file's name for the text number i, and how it was written."""
   short = re.sub(r"\W+", "_", text).strip("_")[:40]
-  return f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+  primed = f"_{_PRIME.value}" if _PRIME.value else ""
+  return f"{i}_{short}_bias{_BIAS.value:g}_seed{_SEED.value}{primed}"
 
 
 if __name__ == "__main__":

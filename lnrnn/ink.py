@@ -60,7 +60,9 @@ def figure(
     ax.set_aspect("equal", adjustable="datalim")
     ax.axis("off")
     if texts:
-      ax.set_title(texts[i], loc="left", fontsize=8, color="#666666")
+      ax.set_title(
+        texts[i], loc="left", fontsize=8, color="#666666", parse_math=False
+      )
     if attention is not None:
       _draw_attention(
         axes[2 * i + 1][0], attention[i], texts[i] if texts else ""
@@ -77,7 +79,7 @@ def _draw_attention(ax, phi: np.ndarray, text: str) -> None:
     cmap="Greys",
     interpolation="nearest",
   )
-  ax.set_yticks(range(len(text)), list(text), fontsize=4)
+  ax.set_yticks(range(len(text)), list(text), fontsize=4, parse_math=False)
   ax.set_xlabel("point", fontsize=7)
   ax.tick_params(labelsize=6, length=0)
 

@@ -96,10 +96,12 @@ def export(workdir: str, out: str, checkpoint: str, license: str) -> None:
     step_lib.Keys.of(config.seed).init,
     experiment.train_data[0],
   )
+  # What training carries from batch to batch is no part of the model.
+  variables = {k: v for k, v in state.variables.items() if k != "carry"}
   card = export_card.render(
     run,
     model=experiment.model,
-    variables=state.variables,
+    variables=variables,
     about=(launch.task(config).__doc__ or "").partition("\n")[0],
     assets=sorted(experiment.assets),
     example=example,
@@ -109,7 +111,7 @@ def export(workdir: str, out: str, checkpoint: str, license: str) -> None:
   export_lib.save(
     out,
     experiment.model,
-    state.variables,
+    variables,
     assets=experiment.assets,
     example=example,
     record=run,

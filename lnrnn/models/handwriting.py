@@ -248,7 +248,12 @@ class Handwriting(nn.Module):
     moments = [None] * len(layers)
     if self.norm == "batch":
       steps_of = [recurrent_bn.by_population(v, self.eps) for v in layers]
-      moments = [s.population(steps) for s in self.statistics]
+      # Lines to go on from are taken as of one length, which the sampler's are.
+      done = 0 if prime is None else prime[0].shape[1]
+      moments = [
+        jax.tree.map(lambda a: a[done:], s.population(done + steps))
+        for s in self.statistics
+      ]
     keys = jax.random.split(key, steps)
     u = 0 if text is None else text.codes.shape[1]
     text_ends = None if text is None else jnp.asarray(text.lengths)[:, None]
@@ -274,7 +279,9 @@ class Handwriting(nn.Module):
         beyond = jnp.take_along_axis(phi, text_ends, axis=1)[:, 0]
         mine = jnp.arange(u) < text_ends
         phi = jnp.where(mine, phi[:, :u], 0)
-        live &= beyond <= phi.max(axis=1)
+        # Where all Gaussians are far beyond, both may be 0.
+        within = state.place.min(axis=1) <= text_ends[:, 0] + 1
+        live &= within & (beyond <= phi.max(axis=1))
         seen = seen.at[t].set(jnp.where(live[:, None], phi, 0))
       ink = ink.at[t].set(jnp.where(live[:, None], point, 0))
       state = state._replace(point=point)

@@ -17,6 +17,8 @@ from lnrnn.training import config as config_lib
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training import writers
 
+_POLL = 0.5  # Seconds.
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -166,6 +168,10 @@ def run_missing(
     try:
       ends = {run: pool.submit(begin, run) for run in missing}
       gate.set()
+      # Not forever: a signal that comes just before this thread falls asleep
+      # sets its flag and wakes nobody.
+      while concurrent.futures.wait(ends.values(), timeout=_POLL).not_done:
+        pass
       return found | {run: end.result() for run, end in ends.items()}
     except BaseException:
       # A signal, say. Leaving the pool waits for the runs that were begun.

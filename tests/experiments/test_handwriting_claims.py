@@ -60,13 +60,26 @@ def test_without_a_baseline_nothing_is_reached():
 
 @pytest.mark.parametrize(
   ("field", "value"),
-  [("batch_size", 4), ("points", 100), ("pieces", "all"), ("form", "sum")],
+  [
+    ("batch_size", 4),
+    ("points", 100),
+    ("pieces", "all"),
+    ("form", "sum"),
+    ("features", 64),
+  ],
 )
 def test_the_paper_s_runs_are_judged(field, value):
   config = {
     "batch_size": 8,
     "data": {"points": 500, "pieces": "first", "source": "iam_ondb"},
-    "model": {"form": "separate", "inputs": "together"},
+    "model": {
+      "form": "separate",
+      "inputs": "together",
+      "features": 400,
+      "layers": 3,
+      "window": 10,
+      "mixtures": 20,
+    },
   }
   assert handwriting_claims.judged(config)
   for part in (config, config["data"], config["model"]):

@@ -95,6 +95,7 @@ def test_the_sweep_holds_configs_that_can_be_run(path):
     ("model.gain_init=0", "model.gain_init=0.0"),
     ("norm=batch,batch_size=1", "batch_size=1: batch norm"),
     ("best=test/bound:min", "best='test/bound:min'"),
+    ("data.pieces=all,epochs=1", "epochs=1.0: data.pieces='all'"),
   ],
 )
 def test_a_fault_of_the_config_is_one_line(path, arguments, told):
@@ -248,7 +249,7 @@ def test_evaluate_repeats_what_training_measured(trained, program):
 
 
 def test_sample_writes_pictures_and_points(trained, program, tmp_path):
-  texts = ["Some words", "more; 2"]
+  texts = ["Some $words", "more; 2", "more; 2"]
   result = program(
     "sample",
     f"--workdir={trained}",
@@ -260,12 +261,13 @@ def test_sample_writes_pictures_and_points(trained, program, tmp_path):
   assert result.code == 0, result.err
   names = sorted(path.name for path in tmp_path.iterdir())
   stems = {name.rpartition(".")[0] for name in names}
-  assert len(stems) == 2 and len(names) == 6
+  assert len(stems) == 3 and len(names) == 9
+  assert "one sign stands for each of $2;" in result.out
   for stem in stems:
     points = np.load(tmp_path / f"{stem}.npy")
     assert points.shape[1] == 3 and len(points) <= 8
     assert (tmp_path / f"{stem}.svg").read_text().startswith("<?xml")
-  assert result.out.count(" points") == 2
+  assert result.out.count(" points") == 3
 
 
 def test_sample_draws_the_same_for_a_seed(trained, program, tmp_path):
@@ -287,6 +289,8 @@ def test_sample_draws_the_same_for_a_seed(trained, program, tmp_path):
     (["--text=a1", "--unknown=refuse"], "text 'a1': '1' cannot be written"),
     (["--text=a", "--prime=z99-01"], "--prime='z99-01': there is no such line"),
     (["--text=a", "--bias=-1"], "bias"),
+    (["--text=a\nb"], "has what cannot be printed"),
+    (["--text=a", f"--out={__file__}"], "is no folder"),
     (["--text=a", "--checkpoint=7"], "7"),
   ],
 )
