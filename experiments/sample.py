@@ -4,10 +4,10 @@ r"""Writes handwriting with a trained run.
       --text="Layer norm" --text="helps the pen" --bias=0.7
 
 writes a `.png`, a `.svg` and a `.npy` (the points) for each text into the
-workdir's `samples/`, or the folder that `--out` names: the line, and below it how
-the window moved over the text. `--prime` names a real line, such as a01-000u-01,
-in whose style is written. A run of the prediction network knows no text;
-`--text` is then a name.
+workdir's `samples/`, or the folder that `--out` names: the line, and below it
+how the window moved over the text. `--prime` names a real line, such as
+a01-000u-01, in whose style is written. A run of the prediction network knows no
+text; `--text` is then a name.
 
 What is drawn depends on the run, the texts and `--seed` alone.
 """
