@@ -37,6 +37,8 @@ def base() -> Any:
     # higher is better. Speed is measured on the first.
     compare_metrics=(),
     best="",  # What decides early saving, as "split/metric:min".
+    # Evaluations without a new best value after which a run stops; 0: never.
+    patience=0,
     optimizer=dict(
       name="adam",
       learning_rate=1e-3,

@@ -256,11 +256,11 @@ def train(spec: str, workdir: str | os.PathLike[str]) -> None:
   config = load(spec)
   distributed.check_agreement("--config", config.to_json())
   distributed.on_main(lambda: workdir_lib.check(workdir, config))
-  finished = distributed.on_main(
-    lambda: workdir_lib.is_finished(workdir, config)
+  finished = distributed.broadcast_json(
+    distributed.on_main(lambda: workdir_lib.finished_at(workdir, config))
   )
-  if distributed.broadcast_json(finished):
-    say(f"{workdir}: finished at step {config.train_steps}")
+  if finished is not None:
+    say(f"{workdir}: finished at step {finished}")
     return
   experiment = task(config).build(config)
   fingerprint = experiment.train_data.fingerprint

@@ -249,6 +249,11 @@ class Checkpoints:
     """The step with the best score; None where no metric decides."""
     return next(iter(self._kept.ranked(self.steps())), None)
 
+  def is_best(self, score: float) -> bool:
+    """Whether a checkpoint of that score would be the best one."""
+    best = self.best_step()
+    return best is None or score > self._kept.scores[best]
+
   def save(
     self, state: Any, progress: Mapping[str, Any], score: float = -math.inf
   ) -> None:

@@ -31,6 +31,7 @@ RESUMABLE = frozenset(
     "checkpoint_every",
     "checkpoints_kept",
     "best_kept",
+    "patience",
     "steps_per_dispatch",
     "stall_seconds",
     "profile_steps",
@@ -180,6 +181,9 @@ def check_common(config: Config) -> Checker:
   check.within("stall_seconds", 0, 1e6)  # A timer cannot wait for ever.
   if config.accumulate > 0 and config.batch_size % config.accumulate:
     check.add("accumulate", f"must divide batch_size={config.batch_size}")
+  check.within("patience", 0, 2**31 - 1)
+  if config.patience and not config.best:
+    check.add("patience", "needs best, which says what has to get better")
   steps = config.profile_steps
   if steps and not (
     [type(s) for s in steps] == [int, int]

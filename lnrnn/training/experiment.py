@@ -13,7 +13,9 @@ Metrics = Mapping[str, Any]
 class TrainData(Protocol):
   """Random access to training batches, pure in (seed, step).
 
-  The step and the fingerprint are the whole state of the data.
+  The step and the fingerprint are the whole state of the data. Where batches
+  differ in shape, `shape(step)` gives a value that is the same for batches of
+  one shape; each shape is compiled once.
   """
 
   fingerprint: str
@@ -29,15 +31,18 @@ class Eval:
   """One evaluation and when it runs.
 
   Attributes:
-    every: steps between two evaluations in training.
+    every: steps between two evaluations in training; all run at its end too.
     fn: (variables, split, key) -> metrics, each a float, an image, a text or
       a path; the loop writes them as `split/metric`.
     splits: the splits it runs on in training.
+    of_best: it runs at the end alone, on the state that `config.best` chose,
+      if that is set; for what nothing may be chosen on.
   """
 
   every: int
   fn: Callable[[Variables, str, jax.Array], Metrics]
   splits: tuple[str, ...]
+  of_best: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

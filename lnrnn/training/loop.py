@@ -140,13 +140,16 @@ def train(
     distributed.on_main(lambda: journal.open(start, evaluated=evaluated))
     state = distributed.replicate(state, mesh)
     stack.enter_context(signals.deferred())
-    if not evaluated:  # A signal came before this step was evaluated.
-      journal.finish(start, state, keys.eval)
+    # A signal may have come before this step was evaluated.
+    if not evaluated and journal.finish(start, state, keys.eval):
+      journal.done()
+      return
     # A dispatch ends where there is something to write.
     periods = [config.log_every, config.checkpoint_every]
     periods += [ev.every for ev in experiment.evals.values()]
     longest = min(config.steps_per_dispatch, stop, *periods)
-    plan = list(step_lib.chunks(start, stop, periods, longest))
+    shape = getattr(experiment.train_data, "shape", None)
+    plan = list(step_lib.chunks(start, stop, periods, longest, shape))
     traced = config.profile_steps if distributed.is_main() else ()
     profiler = profiling.Profiler(workdir, traced)
     stack.callback(profiler.close)
@@ -159,7 +162,8 @@ def train(
       for done in dispatches:
         journal.rows(done)
         sentry.look(done.state)
-        journal.finish(done.end, done.state, keys.eval)
+        if journal.finish(done.end, done.state, keys.eval):
+          break
     except health.NotFinite as seen:
       raise journal.diverged(sentry.trace(seen)) from None
     journal.done()
@@ -250,7 +254,7 @@ def _dispatches(
   jitted = step_lib.dispatcher(experiment, tx, mesh, **options)
   norm = jax.jit(health.norm)
   key_data = np.asarray(jax.random.key_data(key))
-  compiled = None
+  programs: dict[Any, Any] = {}  # One for each shape of batches.
   data = batches_lib.share(
     experiment.train_data, jax.process_index(), jax.process_count()
   )
@@ -263,17 +267,21 @@ def _dispatches(
         batch = distributed.shard(next(stream), mesh)
       waited = time.perf_counter() - began
       count = np.int32(end - first)
-      if compiled is None:
-        signals.check()  # Nothing is lost before the first dispatch.
-        if distributed.is_main():
-          _say_cost(experiment, tx, state, batch, config.accumulate)
+      shapes = tuple(a.shape for a in jax.tree.leaves(batch))
+      if shapes not in programs:
+        begins = not programs
+        if begins:
+          signals.check()  # Nothing is lost before the first dispatch.
+          if distributed.is_main():
+            _say_cost(experiment, tx, state, batch, config.accumulate)
         lowered = jitted.lower(state, batch, count, key_data)
-        compiled = lowered.compile()
-        signals.check()
+        programs[shapes] = lowered.compile()
+        if begins:
+          signals.check()
       profiler.before(first, end)
       began = time.perf_counter()
       with watchdog.limit(config.stall_seconds, steps):
-        state, metrics = compiled(state, batch, count, key_data)
+        state, metrics = programs[shapes](state, batch, count, key_data)
         if end % config.log_every == 0:
           metrics["param_norm"] = norm(state.variables["params"])[None]
         metrics = jax.device_get(metrics)

@@ -18,6 +18,7 @@ from lnrnn.errors import DivergedError
 from lnrnn.training import (
   checkpoints,
   distributed,
+  early,
   health,
   progress,
   signals,
@@ -126,8 +127,11 @@ class Recorder:
     self._config, self._experiment = config, experiment
     self._workdir, self._saver = workdir, saver
     self._before, self._began = clock, time.monotonic()
+    self._step = 0
     self._clock, self._rate = clock, 0.0
     self._writer: writers.MultiWriter | None = None
+    # What `early` looks at; in process 0 alone.
+    self._measured: list[dict[str, Any]] = []
     self._shown: progress.Progress | None = None
 
   def open(self, start: int, *, evaluated: bool) -> None:
@@ -149,6 +153,7 @@ class Recorder:
       step=start,
     )
     writers.rewind(self._workdir, start, evaluated=evaluated)
+    self._measured = writers.read_metrics(self._workdir)
     self._writer = writers.MultiWriter(
       writers.JsonlWriter(self._workdir),
       writers.TensorBoardWriter(self._workdir, step=start),
@@ -183,7 +188,7 @@ class Recorder:
 
   def finish(
     self, step: int, state: step_lib.TrainState, key: jax.Array
-  ) -> None:
+  ) -> bool:
     """Evaluates and saves what is due after a step; stops if asked to.
 
     Args:
@@ -191,38 +196,54 @@ class Recorder:
       state: after them.
       key: of the evaluations.
 
+    Returns:
+      Whether the run is at its end: its last step, or that of its patience.
+
     Raises:
       NotFinite: if the state to save is not.
       WorkdirError: if saving fails.
       Exception: of an evaluation, the state being saved.
       Interrupted: after a signal in any process, the state being saved.
     """
-    last = step == self._config.train_steps
+    self._step = step
+    over, evaluated, found = step == self._config.train_steps, True, {}
+    evals = self._experiment.evals.values()
 
     def due(ev):
-      return ev.splits if last or step % ev.every == 0 else ()
+      return ev.splits if not ev.of_best and step % ev.every == 0 else ()
 
-    found, evaluated = {}, True
+    def left(ev):
+      return () if ev.of_best or due(ev) else ev.splits
+
+    def of_best(ev):
+      return ev.splits if ev.of_best else ()
+
+    def measure(variables, which):
+      own = jax.random.fold_in(key, step)
+      found.update(run_evals(self._experiment, variables, own, which))
+
     try:
       with signals.prompt():
-        found = run_evals(
-          self._experiment,
-          distributed.local(state.variables),
-          jax.random.fold_in(key, step),
-          due,
-        )
+        variables = distributed.local(state.variables)
+        measure(variables, due)
+        over = over or distributed.any_process(self._is_spent(step, found))
+        if over:
+          measure(variables, left)
+          if any(map(of_best, evals)):
+            measure(self._best(state, found), of_best)
     except signals.Interrupted:
-      evaluated = not any(map(due, self._experiment.evals.values()))
+      evaluated = not (over or any(map(due, evals)))
     except Exception:  # A fault in the task's code costs no update.
       self._save(state, evaluated=False)
       self.done()
       raise
     if found:
       self._write(step, found)
+      self._measured.append({"step": step, **found})
     if saver := self._saver:
       saver.check()
       score = saver.score(found)
-      periodic = last or step % self._config.checkpoint_every == 0
+      periodic = over or step % self._config.checkpoint_every == 0
       if evaluated and (periodic or saver.is_among_best(score)):
         self._save(state, score, evaluated=True)
     if distributed.any_process(signals.received() is not None):
@@ -231,6 +252,36 @@ class Recorder:
         self._saver.wait()
         signals.tell(f"{self._workdir}: saved at step {step}")
       raise signals.Interrupted(signals.received() or signal.SIGTERM)
+    return over
+
+  def _is_spent(self, step: int, found: dict[str, Any]) -> bool:
+    """Whether patience ends the run here; in process 0 alone."""
+    c = self._config
+    if not self._saver or c.best.partition(":")[0] not in found:
+      return False
+    rows = [*self._measured, {"step": step, **found}]
+    return early.is_spent(rows, c.best, c.patience)
+
+  def _best(self, state: step_lib.TrainState, found: dict[str, Any]) -> Any:
+    """The variables that `config.best` has chosen, those of now among them.
+
+    Args:
+      state: of now.
+      found: what was measured of it.
+    """
+    now = jax.device_get(distributed.local(state))
+
+    def best():
+      saver = self._saver
+      if saver is None:
+        return None
+      saver.wait()
+      step = saver.best_step()
+      if step is None or saver.is_best(saver.score(found)):
+        return None
+      return saver.restore(now, step)[0]
+
+    return distributed.broadcast(distributed.on_main(best) or now).variables
 
   def done(self) -> None:
     """Ends a run that came to its last step."""
@@ -238,8 +289,11 @@ class Recorder:
       self._saver.wait()
     if self._writer and self._clock.train > self._before.train:
       share = self._clock.data / self._clock.train
+      spent = self._step < self._config.train_steps
+      early_end = f" by its patience at step {self._step}" if spent else ""
       signals.say(
-        f"{self._workdir}: finished after {self._clock.train:.0f} s of updates"
+        f"{self._workdir}: finished{early_end} after"
+        f" {self._clock.train:.0f} s of updates"
         f" ({share:.1%} waiting for data), {self._now()['wall']:.0f} s in all"
       )
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from lnrnn.errors import DivergedError, UserError
 from lnrnn.training import config as config_lib
+from lnrnn.training import early, writers
 from lnrnn.training import workdir as workdir_lib
-from lnrnn.training import writers
 
 _POLL = 0.5  # Seconds.
 
@@ -223,12 +223,16 @@ class Curves:
   @property
   def unfinished(self) -> str:
     """How far a run has come that did not reach its end; else ""."""
-    stop = self.record["config"]["train_steps"]
+    config = self.record["config"]
+    stop = config["train_steps"]
     if self.diverged:
       faults = [row["fault"] for row in self.rows if "fault" in row]
       where = f"diverged at step {self.step} of {stop}"
       return f"{where}: {faults[-1]}" if faults else where
-    return "" if self.step >= stop else f"at step {self.step} of {stop}"
+    patience = config.get("patience", 0)
+    if self.step >= stop or early.is_spent(self.rows, config["best"], patience):
+      return ""
+    return f"at step {self.step} of {stop}"
 
   def get(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Updates [n] and values [n] of a metric."""

@@ -258,7 +258,11 @@ def dispatcher(
 
 
 def chunks(
-  start: int, stop: int, events: Sequence[int], longest: int
+  start: int,
+  stop: int,
+  events: Sequence[int],
+  longest: int,
+  shape: Callable[[int], Any] | None = None,
 ) -> Iterator[tuple[int, int]]:
   """Cuts the steps from start to stop into dispatches.
 
@@ -267,11 +271,16 @@ def chunks(
     stop: last step.
     events: periods, in steps; a dispatch ends at every multiple of one.
     longest: most steps in a dispatch.
+    shape: step -> what the batches of a dispatch agree in; None where all do.
 
   Yields:
     (first, end) of each dispatch, end excluded.
   """
   while start < stop:
     end = min(stop, start + longest, *(e * (start // e + 1) for e in events))
+    if shape:
+      own = shape(start)
+      differs = (s for s in range(start + 1, end) if shape(s) != own)
+      end = next(differs, end)
     yield start, end
     start = end

@@ -17,7 +17,7 @@ import filelock
 
 from lnrnn import files
 from lnrnn.errors import WorkdirError
-from lnrnn.training import checkpoints
+from lnrnn.training import checkpoints, early, writers
 from lnrnn.training import config as config_lib
 
 RECORD = "config.json"
@@ -93,6 +93,12 @@ def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
     raise WorkdirError(
       f"workdir {path}: train_steps={config.train_steps}, but its run is at"
       f" step {last}: it can be made longer, not shorter"
+    )
+  stored = record["config"].get("patience", 0)
+  if config.patience and not 0 < stored <= config.patience:
+    raise WorkdirError(
+      f"workdir {path}: patience={config.patience}, but its run has"
+      f" patience={stored}: it can have more (0 is without end), not less"
     )
 
 
@@ -215,12 +221,22 @@ def is_finished(
   workdir: str | os.PathLike[str], config: config_lib.Config
 ) -> bool:
   """Whether the last checkpoint of the run is its end, whole and evaluated."""
-  steps = checkpoints.committed_steps(workdir)
-  return (
-    bool(steps)
-    and steps[-1] >= config.train_steps
-    and checkpoints.is_complete(workdir, steps[-1])
-  )
+  last = max(checkpoints.committed_steps(workdir), default=0)
+  if not last:
+    return False
+  rows = writers.read_metrics(workdir) if config.patience else []
+  spent = early.is_spent(rows, config.best, config.patience, last)
+  at_end = spent or last >= config.train_steps
+  return at_end and checkpoints.is_complete(workdir, last)
+
+
+def finished_at(
+  workdir: str | os.PathLike[str], config: config_lib.Config
+) -> int | None:
+  """The last step of a finished run; None for one that is not."""
+  if not is_finished(workdir, config):
+    return None
+  return checkpoints.committed_steps(workdir)[-1]
 
 
 def write_record(
