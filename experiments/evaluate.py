@@ -6,6 +6,12 @@ prints one JSON object, and writes pictures, if the task has any, to the
 workdir's `figures/`. `--checkpoint=best` takes the checkpoint that
 `config.best` chose, `latest` (the default) the last one. `--override` sets how
 the run is evaluated, as in `--override=importance_samples=500`.
+
+  python -m experiments.evaluate --workdir=runs/order_ln --checkpoint=best \
+      --split=test --caption="a dog runs on the beach" --image=1000268201.jpg
+
+looks into a run on images and captions instead: the images that fit the
+caption best, and the captions that fit the image.
 """
 
 import json
@@ -29,6 +35,15 @@ _CHECKPOINT = flags.DEFINE_string(
 _OVERRIDE = flags.DEFINE_multi_string(
   "override", [], "field=value of how to evaluate; may be repeated"
 )
+_IMAGE = flags.DEFINE_multi_string(
+  "image", [], "name of an image of the split, to find captions for"
+)
+_CAPTION = flags.DEFINE_multi_string(
+  "caption", [], "a text, to find images of the split for"
+)
+_TOP = flags.DEFINE_integer(
+  "top", 5, "how many captions or images are shown", lower_bound=1
+)
 
 
 @signals.abrupt()
@@ -45,7 +60,19 @@ def main() -> None:
     )
   # The checkpoint is of the config without overrides.
   own = launch.config_of(_WORKDIR.value)
+  asked = [("image", v) for v in _IMAGE.value]
+  asked += [("caption", v) for v in _CAPTION.value]
+  answer = getattr(launch.task(config), "answer", None)
+  if asked and answer is None:
+    raise ConfigError(
+      f"--{asked[0][0]}: {_WORKDIR.value} is a run of {config.experiment}; to"
+      " look for images and captions is for order_embedding"
+    )
   state = loop.restore(own, experiment, _WORKDIR.value, _CHECKPOINT.value)
+  if asked and answer is not None:
+    split = _SPLIT.value or "test"
+    signals.say(answer(config, state.variables, split, asked, _TOP.value))
+    return
   found = recorder.run_evals(
     experiment,
     state.variables,

@@ -145,6 +145,52 @@ def make_model(config: config_lib.Config, data: Dataset) -> OrderEmbedding:
   )
 
 
+def answer(
+  config: config_lib.Config,
+  variables: Any,
+  split: str,
+  asked: Sequence[tuple[str, str]],
+  top: int,
+) -> str:
+  """What a run finds in a split, as text.
+
+  Args:
+    config: of the run.
+    variables: of the run.
+    split: to look in.
+    asked: ("image", its name) or ("caption", a text), each.
+    top: how many are shown.
+
+  Returns:
+    Lines; an image's own captions are marked by *.
+
+  Raises:
+    ConfigError: there is no such image, or a caption has no word.
+  """
+  data = load_data(config)
+  retrieval = Retrieval(config, make_model(config, data), data)
+  lines = []
+  for kind, value in asked:
+    if kind == "image":
+      lines.append(f"captions for {value} (* its own):")
+      found = retrieval.captions_of(variables, split, value, top)
+      lines += [
+        f"  {error:9.5f} {'*' if own else ' '} {text}"
+        for error, text, own in found
+      ]
+    else:
+      images, unknown = retrieval.images_of(variables, split, value, top)
+      note = f" (unknown: {', '.join(unknown)})" if unknown else ""
+      lines.append(
+        f"images for {value!r}{note}, each with its longest caption:"
+      )
+      lines += [
+        f"  {error:9.5f}   {name}: {max(own, key=len)}"
+        for error, name, own in images
+      ]
+  return "\n".join(lines)
+
+
 class Retrieval:
   """Looks for images by captions, and for captions by images.
 

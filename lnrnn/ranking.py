@@ -112,10 +112,9 @@ def recalls(ranks: np.ndarray, *, prefix: str) -> dict[str, float]:
 
   Source: Ba et al. 2016, Table 2.
   """
+  n, unknown = len(ranks), np.isnan(ranks).any()
   found = {
-    f"{prefix}_r{k}": float(
-      100 * np.where(np.isnan(ranks), ranks, ranks <= k).mean()
-    )
+    f"{prefix}_r{k}": np.nan if unknown else float(100 * (ranks <= k).sum() / n)
     for k in (1, 5, 10)
   }
   return found | {

@@ -1,11 +1,21 @@
 """Images with captions, from several sources."""
 
+from collections.abc import Callable
 import os
+from typing import Any
 
-from lnrnn.data import flickr8k, image_captions, mnist, scenes
+from lnrnn.data import coco, flickr8k, image_captions, mnist, scenes
 from lnrnn.errors import ConfigError
 
-SOURCES = ("embedded", "flickr8k")
+_NAMES = {
+  "flickr8k": "Flickr8k",
+  "coco": "MS-COCO",
+  "coco_ids": "MS-COCO",
+  "tfds": "coco_captions",
+}
+SOURCES = ("embedded", *_NAMES)
+# The images of MS-COCO with Karpathy's splits.
+_COCO = {"train": 113_287, "validation": 5_000, "test": 5_000}
 
 
 def load(
@@ -18,13 +28,16 @@ def load(
   """Loads images with their captions from one of the sources.
 
   "embedded" is generated scenes (`scenes`), for quick runs. "flickr8k" reads
-  the owners' files with any matrix of features.
+  the owners' files with any matrix of features, "coco" MS-COCO in the authors'
+  layout, "coco_ids" the owners' captions by the ids of Karpathy's splits,
+  "tfds" the `coco_captions` of tensorflow-datasets.
 
   Args:
     source: one of `SOURCES`.
     data_dir: directory of the files, or one with a directory of the source's
       name in it; `$LNRNN_DATA_DIR` by default. Not used by "embedded".
-    features: name of the .npy file, where the directory has several.
+    features: name of the .npy file, where the directory has several; for
+      "coco" of the folder in `images`.
     max_words: longer captions are cut.
 
   Returns:
@@ -45,12 +58,29 @@ def load(
       verdict="no photographs",
       max_words=max_words,
     )
-  folder = mnist.find_folder(data_dir, source, "flickr8k")
-  splits, left = flickr8k.read(folder, features)
+  name = "flickr8k" if source == "flickr8k" else "coco"
+  folder = mnist.find_folder(data_dir, source, name)
+  splits, left = _reader(source)(folder, features)
+  verdict = "a substitute for the paper's MS-COCO"
+  if name == "coco":
+    sizes = {split: len(held.names) for split, held in splits.items()}
+    verdict = "the paper's images, features as they are there"
+    if sizes != _COCO:
+      verdict = "not all of the paper's images"
   return image_captions.dataset(
     splits,
-    origin=f"Flickr8k in {folder}",
-    verdict="a substitute for the paper's MS-COCO",
+    origin=f"{_NAMES[source]} in {folder}",
+    verdict=verdict,
     max_words=max_words,
     left_out=left,
   )
+
+
+def _reader(source: str) -> Callable[..., Any]:
+  if source == "tfds":
+    return mnist.import_tfds("coco", "tfds_captions").read
+  return {
+    "flickr8k": flickr8k.read,
+    "coco": coco.read,
+    "coco_ids": coco.read_ids,
+  }[source]

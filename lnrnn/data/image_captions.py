@@ -165,32 +165,6 @@ def _words(origin: str, name: str, split: Split) -> list[list[str]]:
   return found
 
 
-def by_name(
-  names: Sequence[str], rows: Mapping[str, int], features: np.ndarray, where
-) -> np.ndarray:
-  """The features of some images.
-
-  Args:
-    names: [n] of the images.
-    rows: {name: its row}.
-    features: [m, f].
-    where: the rows' names come from, for the message.
-
-  Returns:
-    [n, f].
-
-  Raises:
-    DataError: an image has no row.
-  """
-  missing = [name for name in names if name not in rows]
-  if missing:
-    raise DataError(
-      f"{where}: has no row for image {missing[0]!r}"
-      + (f" and {len(missing) - 1:,} others" if len(missing) > 1 else "")
-    )
-  return features[np.array([rows[name] for name in names])]
-
-
 def unit(features: np.ndarray) -> np.ndarray:
   """Features [n, f] scaled to length 1, as float32; zero stays zero.
 

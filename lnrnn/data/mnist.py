@@ -142,20 +142,20 @@ def _load_tfds(folder: pathlib.Path) -> dict[str, Arrays]:
   return _hold_out(splits["train"], splits["test"], folder)
 
 
-def import_tfds(instead: str) -> Any:
-  """The module `tfds_mnist`, which needs more packages than the others.
+def import_tfds(instead: str, module: str = "tfds_mnist") -> Any:
+  """A module that needs more packages than the others.
 
   Args:
     instead: a source that does without them.
+    module: its name in `lnrnn.data`.
   """
   try:
-    from lnrnn.data import tfds_mnist
+    return importlib.import_module(f"lnrnn.data.{module}")
   except ImportError as error:
     raise DataError(
       f"data.source=tfds needs the package {error.name}: "
       f"pip install -r requirements.txt, or use data.source={instead}"
     ) from error
-  return tfds_mnist
 
 
 def find_folder(
