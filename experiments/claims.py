@@ -18,6 +18,7 @@ from experiments import (
   handwriting_claims,
   launch,
   mnist_claims,
+  order_claims,
 )
 from lnrnn import claims, files, report
 from lnrnn.errors import UserError
@@ -28,11 +29,13 @@ _WORKDIR = flags.DEFINE_string(
 )
 _TRIALS = flags.DEFINE_string("trials", None, "folder of the rate grid's runs")
 
-# Each has CHOSEN_BY, judged(config), is_papers(curves), judge(runs, chosen).
+# Each has CHOSEN_BY, judged(config), is_papers(curves), judge(runs, chosen),
+# and may have level(curves, metric), by which trials are compared.
 TASKS: dict[str, Any] = {
   "mnist_mlp": mnist_claims,
   "draw": draw_claims,
   "handwriting": handwriting_claims,
+  "order_embedding": order_claims,
 }
 
 
@@ -53,7 +56,8 @@ def main() -> None:
   trials = claims.read(_TRIALS.value, task.judged) if _TRIALS.value else {}
   if shared := {k.seed for k in runs} & {k.seed for k in trials}:
     raise UserError(f"seeds {sorted(shared)} are in the trials and reported")
-  chosen = claims.best_rates(trials, task.CHOSEN_BY)
+  level = getattr(task, "level", claims.last_epochs)
+  chosen = claims.best_rates(trials, task.CHOSEN_BY, level)
   rows = task.judge(runs, chosen)
   if not all(task.is_papers(c) for c in (*runs.values(), *trials.values())):
     rows = [r._replace(verdict=f"{r.verdict} on substitute data") for r in rows]

@@ -56,6 +56,11 @@ _LAST = flags.DEFINE_integer(
   "the table's values are means over this many last evaluations",
   lower_bound=1,
 )
+_RUNNING_BEST = flags.DEFINE_bool(
+  "running_best",
+  False,
+  "draw and tabulate the best value so far, carried on after a run has stopped",
+)
 _JOBS = flags.DEFINE_integer("jobs", 1, "runs at a time", lower_bound=1)
 _FRESH = flags.DEFINE_bool("fresh", False, "delete the runs and train anew")
 _DRAW = flags.DEFINE_bool(
@@ -103,7 +108,9 @@ def main() -> None:
     if _METRICS.value and name not in measured:
       there = ", ".join(sorted(key for key in measured if "/" in key))
       raise ConfigError(f"--metrics: no run has {name!r}; there are: {there}")
-  comparison = report.Comparison(runs, found, varied, metrics, _LAST.value)
+  comparison = report.Comparison(
+    runs, found, varied, metrics, _LAST.value, _RUNNING_BEST.value
+  )
   picture = plotting.curves(
     report.panels(comparison, x, logx=_LOGX.value),
     folder / f"figure_{x.split('.')[-1]}.png",

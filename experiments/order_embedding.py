@@ -181,9 +181,7 @@ def answer(
     else:
       images, unknown = retrieval.images_of(variables, split, value, top)
       note = f" (unknown: {', '.join(unknown)})" if unknown else ""
-      lines.append(
-        f"images for {value!r}{note}, each with its longest caption:"
-      )
+      lines.append(f"images for {value!r}{note}, with their longest captions:")
       lines += [
         f"  {error:9.5f}   {name}: {max(own, key=len)}"
         for error, name, own in images

@@ -121,17 +121,28 @@ def rates(
   return found
 
 
-def best_rates(trials: Runs, metric: str) -> dict[Group, tuple[float, bool]]:
+def last_epochs(curves: runs_lib.Curves, metric: str) -> float:
+  """The mean of a metric over the last five epochs."""
+  _, values = at_epochs(curves, metric)
+  return float(values[-5:].mean()) if len(values) else math.inf
+
+
+def best_rates(
+  trials: Runs,
+  metric: str,
+  level: Callable[[runs_lib.Curves, str], float] = last_epochs,
+) -> dict[Group, tuple[float, bool]]:
   """The rate of each norm and batch size that the trials choose.
 
   Args:
     trials: of the grid.
-    metric: on validation data; the less, the better.
+    metric: on validation data.
+    level: (trial, metric) -> how good it is, the less the better.
 
   Returns:
     {(norm, batch size): (rate, whether it is at the edge of the grid)}: the
-    least mean metric over the last five epochs, ties going to the
-    smaller rate; a trial that diverged is never the least.
+    least level, ties going to the smaller rate; a trial that diverged is never
+    the least.
 
   Raises:
     UserError: if the trials of a batch size are not equal: another length,
@@ -142,10 +153,9 @@ def best_rates(trials: Runs, metric: str) -> dict[Group, tuple[float, bool]]:
     name = f"trial {key.norm}, batch {key.batch_size}, rate {key.rate:g}"
     if curves.unfinished and not curves.diverged:
       raise UserError(f"{name} is {curves.unfinished}: finish it first")
-    epochs, values = at_epochs(curves, metric)
-    mean = float(values[-5:].mean()) if len(values) else math.inf
+    value = math.inf if curves.diverged else level(curves, metric)
     group = errors.setdefault((key.norm, key.batch_size), {})
-    group[key.rate] = mean if math.isfinite(mean) else math.inf
+    group[key.rate] = value if math.isfinite(value) else math.inf
   for batch_size in {b for _, b in errors}:
     grids = {
       tuple(sorted(g)) for (_, b), g in errors.items() if b == batch_size

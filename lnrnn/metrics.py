@@ -53,6 +53,33 @@ def running_best(values: ArrayLike, *, mode: Mode) -> np.ndarray:
   return sign * np.fmin.accumulate(signed)
 
 
+def carried(curves: Sequence[Curve], *, mode: Mode) -> list[Curve]:
+  """Gives running bests, each carried on to the end of the longest curve.
+
+  So runs that stopped by their patience can be compared with those that went
+  on: a run that has stopped keeps what it has saved.
+
+  Args:
+    curves: each (steps [n], values [n]); n may differ.
+    mode: "min" where lower is better, "max" where higher is.
+
+  Returns:
+    Curves at all steps above 0 of any of them; NaN before a curve's first
+    finite value.
+
+  Source: `docs/claims.md`, "Order embeddings".
+  """
+  pairs = [_curve(curve) for curve in curves]
+  steps = np.unique(np.concatenate([s for s, _ in pairs] or [[]]))
+  steps = steps[steps > 0].astype(np.int64)
+  found: list[Curve] = []
+  for own, values in pairs:
+    own, values = own[own > 0], values[own > 0]
+    best = np.concatenate([[np.nan], running_best(values, mode=mode)])
+    found.append((steps, best[np.searchsorted(own, steps, side="right")]))
+  return found
+
+
 def updates_to(
   steps: ArrayLike, values: ArrayLike, target: float, *, mode: Mode
 ) -> int | None:

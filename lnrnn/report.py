@@ -33,6 +33,8 @@ class Comparison:
     varied: fields and their values; the first gives the lines of a panel.
     metrics: what is shown; speed is measured on the first.
     last: single numbers are means over this many last evaluations.
+    running_best: values are the best so far, carried on after a run has
+      stopped.
   """
 
   runs: Sequence[Run]
@@ -40,6 +42,7 @@ class Comparison:
   varied: Sequence[Varied]
   metrics: Sequence[Metric]
   last: int = 1
+  running_best: bool = False
 
   @property
   def lines(self) -> Varied:
@@ -69,11 +72,20 @@ class Comparison:
     # A run that diverged before its first evaluation has no curve.
     return [curves for curves in there if len(curves.get(metric)[0])]
 
-  def ends(self, chosen: Mapping[str, str], metric: str) -> list[float]:
+  def values(
+    self, chosen: Mapping[str, str], metric: Metric
+  ) -> list[metrics_lib.Curve]:
+    """Updates and values of each seed of a variant."""
+    found = [c.get(metric.name) for c in self.curves(chosen, metric.name)]
+    if self.running_best:
+      return metrics_lib.carried(found, mode=metric.mode)
+    return list(found)
+
+  def ends(self, chosen: Mapping[str, str], metric: Metric) -> list[float]:
     """The last value of each seed: a mean over the last evaluations."""
     return [
-      float(c.get(metric)[1][-self.last :].mean())
-      for c in self.curves(chosen, metric)
+      float(np.asarray(values)[-self.last :].mean())
+      for _, values in self.values(chosen, metric)
     ]
 
 
@@ -101,9 +113,9 @@ def panels(
       for value in values:
         variant = comparison.variant(value, group)
         if sweep:
-          line = _swept(comparison, variant, metric.name, x, sweep)
+          line = _swept(comparison, variant, metric, x, sweep)
         else:
-          line = _over_time(comparison, variant, metric.name, x)
+          line = _over_time(comparison, variant, metric, x)
         if line:
           norm = field == "norm"
           label = plotting.norm_label(value) if norm else value
@@ -125,13 +137,14 @@ def panels(
 
 
 def _over_time(
-  comparison: Comparison, variant: Mapping[str, str], metric: str, x: str
+  comparison: Comparison, variant: Mapping[str, str], metric: Metric, x: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
   """X [n] and y [seeds, n] of one line."""
-  curves = comparison.curves(variant, metric)
+  curves = comparison.curves(variant, metric.name)
   if not curves:
     return None
-  n = max(len(c.get(metric)[0]) for c in curves)
+  values = [np.asarray(v) for _, v in comparison.values(variant, metric)]
+  n = max(map(len, values))
 
   def whole(values):
     # What a run that diverged or is not done lacks is seen as a gap.
@@ -139,16 +152,16 @@ def _over_time(
       values.astype(float), (0, n - len(values)), constant_values=np.nan
     )
 
-  across = np.stack([whole(c.abscissa(metric, x)) for c in curves])
+  across = np.stack([whole(c.abscissa(metric.name, x)) for c in curves])
   # Where only time differs between seeds, the mean of those that got there.
   there = np.nanmean(across, axis=0)
-  return there, np.stack([whole(c.get(metric)[1]) for c in curves])
+  return there, np.stack([whole(v) for v in values])
 
 
 def _swept(
   comparison: Comparison,
   variant: Mapping[str, str],
-  metric: str,
+  metric: Metric,
   field: str,
   values: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -188,10 +201,10 @@ def table(
       trained = [comparison.found[r] for r in runs if r in comparison.found]
       row: dict[str, Any] = dict(variant) | {"seeds": len(trained)}
       for metric in comparison.metrics:
-        row[metric.name] = _spread(comparison.ends(variant, metric.name))
+        row[metric.name] = _spread(comparison.ends(variant, metric))
       row["steps/s"] = _rate(trained)
       against, curves = (
-        [c.get(first.name) for c in comparison.curves(v, first.name)]
+        comparison.values(v, first)
         for v in (comparison.variant(baseline, group), variant)
       )
       row["speed-up"] = (

@@ -4,10 +4,10 @@ r"""Fetches, checks and converts the data of a task.
 
 Fetches the owners' files into a folder of DIR, or takes them from the directory
 given by --from, checks their sha256, and converts them where the task has a
-converted form. Those of handwriting are not to be had without an account, so
---from is needed, and they are checked by reading them. Runs read the result
-through LNRNN_DATA_DIR=DIR. A second call goes on where the first was stopped,
-and does nothing when all is there.
+converted form. Those of handwriting, flickr8k and coco are not to be had so
+easily: --from is needed, and they are checked by reading them. Runs read the
+result through LNRNN_DATA_DIR=DIR. A second call goes on where the first was
+stopped, and does nothing when all is there.
 
 Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written, 130
 and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
@@ -158,16 +158,7 @@ def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
   found = iam_ondb.owners_files(source)
   # Before it is copied: a second call leaves a tree that is there as it is.
   iam_ondb.load("iam_ondb", source)
-  out.mkdir(parents=True, exist_ok=True)
-  for path in found:
-    to = out / path.name
-    if path.is_dir():
-      if not to.exists():
-        with files.atomic(to) as part:
-          shutil.copytree(path, part)
-    elif not (to.is_file() and filecmp.cmp(path, to, shallow=False)):
-      with files.atomic(to) as part:
-        shutil.copyfile(path, part)
+  _copy(found, out)
   print(iam_ondb.load("iam_ondb", out).description)
   return (
     "python -m experiments.train --config=configs/handwriting.py "
@@ -175,11 +166,101 @@ def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
   )
 
 
+def prepare_flickr8k(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Copies Flickr8k's captions and lists, and features of its images.
+
+  Args:
+    out: directory for them.
+    source: directory that holds them: the owners give them to those who fill
+      in a form, and features are made of the images.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: a file is missing, or they do not fit together.
+  """
+  from lnrnn.data import captions, flickr8k, text_files
+
+  if source is None:
+    raise DataError(
+      "Flickr8k is given on request alone: ask for Flickr8k.token.txt and the"
+      " lists Flickr_8k.*Images.txt (Flickr8k_text.zip) at"
+      " https://hockenmaier.cs.illinois.edu/8k-pictures.html, make features of"
+      " the images (scripts/extract_features.py), and name the directory of all"
+      " by --from"
+    )
+  print(captions.load("flickr8k", source).description)
+  names = [flickr8k.CAPTION_FILE, *flickr8k.LISTS.values()]
+  names += [text_files.NAMES_FILE, text_files.matrix(source).name]
+  _copy([source / name for name in names], out)
+  return (
+    "python -m experiments.train --config=configs/order_embedding.py "
+    "--config.data.source=flickr8k --workdir=runs/order"
+  )
+
+
+def prepare_coco(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Copies MS-COCO in the authors' layout.
+
+  Args:
+    out: directory for it.
+    source: directory that holds it.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: a file is missing, or they do not fit together.
+  """
+  from lnrnn.data import captions, coco
+
+  if source is None:
+    raise DataError(
+      "the authors' captions and VGG-19 features of MS-COCO were in coco.zip at"
+      " http://www.cs.toronto.edu/~vendrov/datasets/coco.zip: unpack it, or"
+      " what has the same layout (docs/guide.md), and name the directory by"
+      " --from"
+    )
+  print(captions.load("coco", source).description)
+  _copy(coco.owners_files(source), out, source)
+  return (
+    "python -m experiments.train --config=configs/order_embedding.py "
+    "--config.data.source=coco --workdir=runs/order"
+  )
+
+
+def _copy(
+  paths: Sequence[pathlib.Path],
+  out: pathlib.Path,
+  root: pathlib.Path | None = None,
+) -> None:
+  """Copies files and folders that are not there yet, each whole or not at all.
+
+  Args:
+    paths: of them; a folder that is there already stays as it is.
+    out: directory for them.
+    root: whose inner folders are kept; by default none are.
+  """
+  for path in paths:
+    to = out / (path.relative_to(root) if root else path.name)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+      if not to.exists():
+        with files.atomic(to) as part:
+          shutil.copytree(path, part)
+    elif not (to.is_file() and filecmp.cmp(path, to, shallow=False)):
+      with files.atomic(to) as part:
+        shutil.copyfile(path, part)
+
+
 # Task: what prepares it, and the folder that its loader looks for.
 TASKS: dict[str, tuple[Callable[..., str], str]] = {
   "mnist": (prepare_mnist, "mnist"),
   "draw": (prepare_draw, "binarized_mnist"),
   "handwriting": (prepare_handwriting, "iam_ondb"),
+  "flickr8k": (prepare_flickr8k, "flickr8k"),
+  "coco": (prepare_coco, "coco"),
 }
 
 

@@ -46,16 +46,35 @@ def read(
   """
   splits = {}
   for split, (part,) in _PARTS.items():
-    names = ("testall", "test") if part == "test" else (part,)
-    text = _first(folder, "captions/*", names, ".txt", "_caps.txt")
-    matrix = _first(
-      folder, f"images/{features or '*'}", names, ".npy", "_ims.npy"
-    )
+    text, matrix = _files(folder, part, features)
     captions = text_files.lines(text)
     rows = _one_each(matrix, captions, text)
     n = len(rows)
     splits[split] = Split([f"{part}-{i}" for i in range(n)], rows, captions)
   return splits, {}
+
+
+def owners_files(
+  folder: pathlib.Path, features: str = ""
+) -> list[pathlib.Path]:
+  """The files that `read` reads."""
+  return [
+    path
+    for (part,) in _PARTS.values()
+    for path in _files(folder, part, features)
+  ]
+
+
+def _files(
+  folder: pathlib.Path, part: str, features: str
+) -> tuple[pathlib.Path, pathlib.Path]:
+  """The captions and the features of a part."""
+  names = ("testall", "test") if part == "test" else (part,)
+  inner = f"images/{features or '*'}"
+  return (
+    _first(folder, "captions/*", names, ".txt", "_caps.txt"),
+    _first(folder, inner, names, ".npy", "_ims.npy"),
+  )
 
 
 def _first(
