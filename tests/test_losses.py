@@ -173,3 +173,71 @@ def test_jit_and_vmap_change_nothing():
   expected = losses.cross_entropy(logits, labels)
   several = jax.jit(jax.vmap(losses.cross_entropy))(logits, labels)
   np.testing.assert_allclose(several, expected, rtol=1e-6)
+
+
+# --- Order embeddings ---
+
+
+def test_order_violation_by_hand():
+  image = jnp.array([0.5, 0.2, 0.0])
+  caption = jnp.array([0.1, 0.5, 0.4])
+  # Only where the caption is above: 0.3^2 + 0.4^2; swapped: 0.4^2.
+  np.testing.assert_allclose(
+    losses.order_violation(image, caption), 0.25, rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    losses.order_violation(caption, image), 0.16, rtol=1e-6
+  )
+  assert losses.order_violation(image, image / 2) == 0
+
+
+def test_all_violations_are_those_of_the_pairs():
+  rng = np.random.default_rng(0)
+  images, captions = rng.random((3, 8)), rng.random((5, 8))
+  expected = np.square(np.maximum(captions[None] - images[:, None], 0)).sum(-1)
+  found = losses.order_violations(jnp.asarray(images), jnp.asarray(captions))
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_violations_have_the_slope_of_the_pairs():
+  rng = np.random.default_rng(1)
+  args = [jnp.asarray(rng.random(shape)) for shape in ((3, 4), (5, 4))]
+  weights = jnp.asarray(rng.normal(size=(3, 5)))
+  with jax.enable_x64(True):
+    check_grads(
+      lambda i, c: (losses.order_violations(i, c) * weights).sum(),
+      [np.asarray(a, np.float64) for a in args],
+      order=1,
+      modes=["rev"],
+    )
+
+
+def test_the_tensor_of_all_pairs_is_not_made():
+  b, h = 64, 512
+  shape = jax.ShapeDtypeStruct((b, h), jnp.float32)
+  slope = jax.grad(
+    lambda i, c: losses.contrastive_hinge(losses.order_violations(i, c), 0.05),
+    argnums=(0, 1),
+  )
+  compiled = jax.jit(slope).lower(shape, shape).compile()
+  whole = 4 * b * b * h
+  assert compiled.memory_analysis().temp_size_in_bytes < whole / 8
+
+
+def test_contrastive_hinge_by_hand():
+  errors = jnp.array([[0.1, 0.3], [0.12, 0.0]])
+  # Margin 0.05, captions: (0.1 - 0.3) and (0 - 0.12) leave nothing; images:
+  # of caption 0, 0.05 - 0.12 + 0.1 = 0.03; of caption 1, nothing.
+  np.testing.assert_allclose(
+    losses.contrastive_hinge(errors, 0.05), 0.03, rtol=1e-5
+  )
+  # All alike: the margin for each wrong pair, both ways, none on the diagonal.
+  np.testing.assert_allclose(
+    losses.contrastive_hinge(jnp.ones((3, 3)), 0.05), 12 * 0.05, rtol=1e-6
+  )
+  assert losses.contrastive_hinge(jnp.ones((1, 1)), 0.05) == 0
+
+
+def test_contrastive_hinge_needs_a_square():
+  with pytest.raises(ValueError, match=r"\(2, 3\) must be square"):
+    losses.contrastive_hinge(jnp.ones((2, 3)), 0.05)

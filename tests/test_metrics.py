@@ -24,6 +24,18 @@ def test_running_best_passes_over_what_is_not_finite():
   assert metrics.running_best([], mode="min").shape == (0,)
 
 
+def test_running_bests_are_carried_on_to_the_longest_curve():
+  short, long = ([0, 2, 4], [9, 1, 3]), ([2, 4, 6, 8], [math.nan, 2, 1, 5])
+  found = metrics.carried([short, long], mode="max")
+  for steps, _ in found:
+    np.testing.assert_array_equal(steps, [2, 4, 6, 8])
+  np.testing.assert_array_equal(found[0][1], [1, 3, 3, 3])
+  np.testing.assert_array_equal(found[1][1], [math.nan, 2, 2, 5])
+  (only,) = metrics.carried([([3, 5], [4, 6])], mode="min")
+  np.testing.assert_array_equal(only[1], [4, 4])
+  assert metrics.carried([], mode="min") == []
+
+
 def test_updates_to_is_the_first_evaluation_at_the_value_or_beyond():
   values = [5.0, 3.0, 2.0, 3.0]
   assert metrics.updates_to(STEPS, values, 3.0, mode="min") == 20

@@ -1,5 +1,6 @@
 """Figures and tables of made-up runs, read back from what would be drawn."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -153,3 +154,22 @@ def test_a_seed_that_diverged_shows_as_a_gap():
   (drawn,) = ax.get_lines()
   np.testing.assert_array_equal(drawn.get_ydata(), [1, np.nan, 3])
   assert drawn.get_color() == plotting.COLOURS["layer"]
+
+
+def test_running_bests_are_carried_on_after_a_run_has_stopped():
+  whole = _comparison()
+  for run in whole.runs:
+    rows = whole.found[run].rows
+    rows[3]["train/nll"] = 9.0  # The last value is the worst.
+    if run.seed:
+      del rows[2:]  # Seed 1 has stopped by then.
+  best = dataclasses.replace(whole, running_best=True)
+  (row,) = report.panels(best, "updates")
+  np.testing.assert_array_equal(
+    row[0].lines[0].y, [[4, 3, 2, 2], [4.5, 3.5, 3.5, 3.5]]
+  )
+  np.testing.assert_array_equal(row[0].lines[0].x, [10, 20, 30, 40])
+  (row,) = report.panels(whole, "updates")
+  assert np.isnan(row[0].lines[0].y[1, 2:]).all()
+  status = dict.fromkeys(whole.runs, "finished")
+  assert report.table(best, status, "none")[0]["train/nll"] == "2.75 ± 1.1"

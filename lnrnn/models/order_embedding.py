@@ -98,7 +98,10 @@ class OrderEmbedding(nn.Module):
     """Places sentences: [b, t] numbers of words to [b, h]."""
     # Time first: so the embeddings are gathered in the order of the scan.
     x = self.embeddings[words.T]
-    last, _ = self.encoder(x, seq_lengths=lengths, train=train)
+    start = jnp.zeros((len(lengths), self.features), x.dtype)
+    last, _ = self.encoder(
+      x, initial_carry=start, seq_lengths=lengths, train=train
+    )
     return self._placed(last)
 
   def _placed(self, v: jax.Array) -> jax.Array:
@@ -116,7 +119,8 @@ def l2_normalised(v: jax.Array) -> jax.Array:
   largest = jax.lax.stop_gradient(jnp.abs(wide).max(axis=-1, keepdims=True))
   scaled = wide / jnp.where(largest > 0, largest, 1)
   square = jnp.square(scaled).sum(axis=-1, keepdims=True)
-  unit = scaled * jax.lax.rsqrt(jnp.where(square > 0, square, 1))
+  inverse = jax.lax.rsqrt(jnp.where(square > 0, square, 1))
+  unit = scaled * jnp.where(square > 0, inverse, 0)
   return unit.astype(v.dtype)
 
 

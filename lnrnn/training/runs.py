@@ -229,8 +229,8 @@ class Curves:
       faults = [row["fault"] for row in self.rows if "fault" in row]
       where = f"diverged at step {self.step} of {stop}"
       return f"{where}: {faults[-1]}" if faults else where
-    patience = config.get("patience", 0)
-    if self.step >= stop or early.is_spent(self.rows, config["best"], patience):
+    best, patience = config.get("best", ""), config.get("patience", 0)
+    if self.step >= stop or early.is_spent(self.rows, best, patience):
       return ""
     return f"at step {self.step} of {stop}"
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 
+import caption_files
 import iam_files
 import pytest
 
-from lnrnn.data import mnist
+from lnrnn.data import captions, mnist
 
 # The script, for other files than the published ones.
 WITH_HASHES = """
@@ -247,3 +248,25 @@ def test_handwriting_says_where_its_files_are_to_be_had(prepare, tmp_path):
   )
   assert done.returncode == 2 and "has no lineStrokes-all.tar" in done.stderr
   assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("task", ["flickr8k", "coco"])
+def test_captions_and_features_are_copied_and_read(prepare, tmp_path, task):
+  write = {
+    "flickr8k": caption_files.write_flickr8k,
+    "coco": caption_files.write_coco,
+  }
+  source, out = write[task](tmp_path / "owners"), tmp_path / "out"
+  done = prepare(task, "--from", source, "--out", out)
+  assert done.returncode == 0, done.stderr
+  assert "8 train / 4 validation / 5 test images" in done.stdout
+  assert f"--config.data.source={task}" in done.stdout
+  data = captions.load(task, out)
+  assert data.fingerprint == captions.load(task, source).fingerprint
+
+
+@pytest.mark.parametrize("task", ["flickr8k", "coco"])
+def test_captions_say_where_they_are_to_be_had(prepare, tmp_path, task):
+  done = prepare(task, "--out", tmp_path)
+  assert done.returncode == 2 and "--from" in done.stderr
+  assert "http" in done.stderr and done.stderr.count("\n") == 1

@@ -26,6 +26,15 @@ def _adam(p, g, s, t, o):
   return m / (np.sqrt(v) + o.eps)
 
 
+def _adam_authors(p, g, s, t, o):
+  """As the authors' code has it, whose b1 and b2 are the complements."""
+  b1, b2 = 1 - o.b1, 1 - o.b2
+  s["m"] = b1 * g + (1 - b1) * s.get("m", 0)
+  s["v"] = b2 * g * g + (1 - b2) * s.get("v", 0)
+  factor = np.sqrt(1 - b2**t) / (1 - b1**t)
+  return factor * s["m"] / (np.sqrt(s["v"]) + o.eps)
+
+
 def _adamw(p, g, s, t, o):
   return _adam(p, g, s, t, o) + o.weight_decay * p
 
@@ -46,6 +55,7 @@ def _rmsprop(p, g, s, t, o):
 
 RULES = {
   "adam": _adam,
+  "adam_authors": _adam_authors,
   "adamw": _adamw,
   "sgd": _sgd,
   "momentum": _momentum,
