@@ -290,13 +290,13 @@ class Retrieval:
       ),
     )[0]
     return [
-      (float(found[j]), held.captions[j], int(j) // CAPTIONS == i)
-      for j in np.argsort(found, kind="stable")[:top]
+      (float(found[j]), held.captions[j], j // CAPTIONS == i)
+      for j in np.argsort(found, kind="stable")[:top].tolist()
     ]
 
   def images_of(
     self, variables: Any, split: str, caption: str, top: int
-  ) -> tuple[list[tuple[float, str, Sequence[str]]], list[str]]:
+  ) -> tuple[list[tuple[float, str, list[str]]], list[str]]:
     """The images of a split that fit a caption best.
 
     Args:
@@ -332,6 +332,6 @@ class Retrieval:
         held.names[i],
         held.captions[CAPTIONS * i : CAPTIONS * (i + 1)],
       )
-      for i in np.argsort(found, kind="stable")[:top]
+      for i in np.argsort(found, kind="stable")[:top].tolist()
     ]
     return nearest, [word for word in words if word not in known]

@@ -4,7 +4,7 @@ The features of the images are computed beforehand; images themselves are not
 read. Whatever the source, image i of a split has the captions 5 i to 5 i + 4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import functools
 import sys
 from typing import NamedTuple
@@ -29,9 +29,9 @@ class Split(NamedTuple):
     captions: [5 n] texts.
   """
 
-  names: Sequence[str]
+  names: list[str]
   features: np.ndarray
-  captions: Sequence[str]
+  captions: list[str]
 
 
 class Dataset(NamedTuple):
@@ -271,10 +271,9 @@ class CaptionBatches:
       raise IndexError(f"step {step}: steps count from 0")
     epoch, index = divmod(step, self.steps_per_epoch)
     first = index * self.batch_size
+    own = slice(first, first + self.batch_size)
     images, captions = self._order(epoch)
-    return tuple(
-      rows[first : first + self.batch_size] for rows in (images, captions)
-    )
+    return images[own], captions[own]
 
   def _drawn(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     n = len(self._features)
