@@ -130,8 +130,8 @@ class Recorder:
     self._step = 0
     self._clock, self._rate = clock, 0.0
     self._writer: writers.MultiWriter | None = None
-    # What `early` looks at; in process 0 alone.
-    self._measured: list[dict[str, Any]] = []
+    # What `early` looks at: rows of what decides; in process 0 alone.
+    self._decisive: list[dict[str, Any]] = []
     self._shown: progress.Progress | None = None
 
   def open(self, start: int, *, evaluated: bool) -> None:
@@ -153,7 +153,8 @@ class Recorder:
       step=start,
     )
     writers.rewind(self._workdir, start, evaluated=evaluated)
-    self._measured = writers.read_metrics(self._workdir)
+    rows = writers.read_metrics(self._workdir) if self._config.patience else []
+    self._decisive = [row for row in map(self._decides, rows) if row]
     self._writer = writers.MultiWriter(
       writers.JsonlWriter(self._workdir),
       writers.TensorBoardWriter(self._workdir, step=start),
@@ -206,7 +207,7 @@ class Recorder:
       Interrupted: after a signal in any process, the state being saved.
     """
     self._step = step
-    over, evaluated, found = step == self._config.train_steps, True, {}
+    over, found = step == self._config.train_steps, {}
     evals = self._experiment.evals.values()
 
     def due(ev):
@@ -218,28 +219,32 @@ class Recorder:
     def of_best(ev):
       return ev.splits if ev.of_best else ()
 
-    def measure(variables, which):
+    def measure(*rounds):
+      """Whether no signal came in between."""
       own = jax.random.fold_in(key, step)
-      found.update(run_evals(self._experiment, variables, own, which))
+      try:
+        with signals.prompt():
+          for variables, which in rounds:
+            found.update(run_evals(self._experiment, variables, own, which))
+      except signals.Interrupted:
+        return False
+      except Exception:  # A fault in the task's code costs no update.
+        self._save(state, evaluated=False)
+        self.done()
+        raise
+      return True
 
-    try:
-      with signals.prompt():
-        variables = distributed.local(state.variables)
-        measure(variables, due)
-        over = over or distributed.any_process(self._is_spent(step, found))
-        if over:
-          measure(variables, left)
-          if any(map(of_best, evals)):
-            measure(self._best(state, found), of_best)
-    except signals.Interrupted:
-      evaluated = not (over or any(map(due, evals)))
-    except Exception:  # A fault in the task's code costs no update.
-      self._save(state, evaluated=False)
-      self.done()
-      raise
+    now = distributed.local(state.variables)
+    done = measure((now, due))
+    evaluated = done or not (over or any(map(due, evals)))
+    # What follows waits for the other processes, so all must come here.
+    over = over or distributed.any_process(self._is_spent(step, found))
+    if over:
+      best = self._best(state, found) if any(map(of_best, evals)) else now
+      evaluated = done and measure((now, left), (best, of_best))
     if found:
       self._write(step, found)
-      self._measured.append({"step": step, **found})
+      self._decisive += filter(None, [self._decides({"step": step, **found})])
     if saver := self._saver:
       saver.check()
       score = saver.score(found)
@@ -256,11 +261,16 @@ class Recorder:
 
   def _is_spent(self, step: int, found: dict[str, Any]) -> bool:
     """Whether patience ends the run here; in process 0 alone."""
-    c = self._config
-    if not self._saver or c.best.partition(":")[0] not in found:
+    own = self._decides({"step": step, **found})
+    if not self._saver or not own:
       return False
-    rows = [*self._measured, {"step": step, **found}]
-    return early.is_spent(rows, c.best, c.patience)
+    rows = [*self._decisive, own]
+    return early.is_spent(rows, self._config.best, self._config.patience)
+
+  def _decides(self, row: dict[str, Any]) -> dict[str, Any]:
+    """Of a row the metric that `config.best` names; {} without it."""
+    metric = self._config.best.partition(":")[0]
+    return {k: row[k] for k in ("step", metric)} if metric in row else {}
 
   def _best(self, state: step_lib.TrainState, found: dict[str, Any]) -> Any:
     """The variables that `config.best` has chosen, those of now among them.

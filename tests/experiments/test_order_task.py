@@ -201,16 +201,18 @@ def test_norms_of_another_kind_train(path, tmp_path):
     assert np.isfinite(last["validation/recall_sum"])
 
 
-def test_a_few_updates_learn_more_than_chance(path, tmp_path):
-  spec = f"{path}:smoke,train_steps=100,eval_every=100,batch_size=16"
+def test_a_few_updates_learn_more_than_chance(path, tmp_path, monkeypatch):
+  sizes = {"train": 300, "validation": 40, "test": 40}
+  monkeypatch.setattr(scenes, "SIZES", sizes)
+  spec = f"{path}:smoke,train_steps=100,eval_every=100,batch_size=32"
   spec += ",model.features=32,model.word_features=16,eval_images=0"
   spec += ",data.multiple=32,steps_per_dispatch=10"
   launch.train(f"{spec},optimizer.learning_rate=1e-2", tmp_path)
   rows = writers.read_metrics(tmp_path)
   losses = [row["loss"] for row in rows if "loss" in row]
-  assert np.mean(losses[-10:]) < 0.2 * np.mean(losses[:3])
-  # Of 10 images chance is 5.5.
-  assert rows[-1]["validation/image_mean_rank"] < 4.5
+  assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:3])
+  # Chance is 20.5.
+  assert rows[-1]["validation/image_mean_rank"] < 14
 
 
 def test_flickr8k_trains(path, tmp_path):
