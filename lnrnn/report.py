@@ -271,7 +271,7 @@ def _rate(curves: Sequence[Curves]) -> str:
     for row in c.rows
     if "time/steps_per_s" in row
   ]
-  return f"{np.median(rates):.0f}" if rates else "missing"
+  return f"{np.median(rates):.3g}" if rates else "missing"
 
 
 def _speed_up(
@@ -281,6 +281,10 @@ def _speed_up(
 ) -> str:
   if not baseline or not curves:
     return "missing"
+  for side in (baseline, curves):
+    # What is measured at the end alone, of runs that stopped early.
+    if not set.intersection(*(set(np.asarray(steps)) for steps, _ in side)):
+      return "no shared update"
   found = metrics_lib.speed_up(baseline, curves, mode=mode)
   text = "not reached" if found.ratio is None else f"{found.ratio:.2f}"
   if found.low is not None and math.isfinite(found.low):

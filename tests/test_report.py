@@ -173,3 +173,14 @@ def test_running_bests_are_carried_on_after_a_run_has_stopped():
   assert np.isnan(row[0].lines[0].y[1, 2:]).all()
   status = dict.fromkeys(whole.runs, "finished")
   assert report.table(best, status, "none")[0]["train/nll"] == "2.75 ± 1.1"
+
+
+def test_what_seeds_measured_at_different_updates_has_no_speed_up():
+  whole = _comparison()
+  for run in whole.runs:
+    rows = whole.found[run].rows
+    del rows[1 + 2 * run.seed :]
+    del rows[:-1]
+  status = dict.fromkeys(whole.runs, "finished")
+  row = report.table(whole, status, "layer")[-1]
+  assert row["speed-up"] == "no shared update" and row["train/nll"] != "missing"
