@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lnrnn.errors import DivergedError
+from lnrnn.errors import DivergedError, WorkdirError
 from lnrnn.training import (
   checkpoints,
   distributed,
@@ -240,8 +240,11 @@ class Recorder:
     # What follows waits for the other processes, so all must come here.
     over = over or distributed.any_process(self._is_spent(step, found))
     if over:
-      best = self._best(state, found) if any(map(of_best, evals)) else now
-      evaluated = done and measure((now, left), (best, of_best))
+      rounds = [(now, left)]
+      if any(map(of_best, evals)):
+        best = self._best(state, found)
+        rounds += [] if best is None else [(best, of_best)]
+      evaluated = done and measure(*rounds)
     if found:
       self._write(step, found)
       self._decisive += filter(None, [self._decides({"step": step, **found})])
@@ -278,20 +281,31 @@ class Recorder:
     Args:
       state: of now.
       found: what was measured of it.
+
+    Returns:
+      The variables; None if their checkpoint is damaged, which is told.
     """
     now = jax.device_get(distributed.local(state))
 
     def best():
       saver = self._saver
       if saver is None:
-        return None
+        return now
       saver.wait()
       step = saver.best_step()
       if step is None or saver.is_best(saver.score(found)):
+        return now
+      try:
+        return saver.restore(now, step)[0]
+      except WorkdirError as e:
+        signals.tell(f"nothing is measured of the best state: {e}")
         return None
-      return saver.restore(now, step)[0]
 
-    return distributed.broadcast(distributed.on_main(best) or now).variables
+    chosen = distributed.on_main(best)
+    damaged = distributed.is_main() and chosen is None
+    if distributed.any_process(damaged):
+      return None
+    return distributed.broadcast(chosen or now).variables
 
   def done(self) -> None:
     """Ends a run that came to its last step."""

@@ -119,6 +119,29 @@ def test_what_is_of_the_best_is_measured_once_on_the_best_state(
   assert last["step"] == 12 and last["test/value"] == last["train/value"] == 1
 
 
+def test_a_damaged_best_checkpoint_does_not_keep_a_run_from_its_end(
+  parts, tmp_path, capfd
+):
+  config, experiment, _ = parts()
+  evals = dict(experiment.evals)
+  validate = evals["validate"].fn
+
+  def damage(variables, split, key):
+    found = validate(variables, split, key)
+    if found["value"] == VALUES[12]:  # Just before the end.
+      path = tmp_path / "checkpoints" / "6" / checkpoints.SUMS
+      path.write_text("0" * 64 + "  meta/metadata\n")
+    return found
+
+  evals["validate"] = dataclasses.replace(evals["validate"], fn=damage)
+  loop.train(config, dataclasses.replace(experiment, evals=evals), tmp_path)
+  assert workdir_lib.finished_at(tmp_path, config) == 12
+  last = writers.read_metrics(tmp_path)[-1]
+  assert last["train/value"] == 1 and "test/value" not in last
+  told = capfd.readouterr().err
+  assert "nothing is measured of the best state: checkpoint" in told
+
+
 def test_the_last_state_may_be_the_best(parts, tmp_path):
   config, experiment, seen = parts(patience=0)
   loop.train(config, experiment, tmp_path)
