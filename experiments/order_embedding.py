@@ -11,7 +11,7 @@ from lnrnn import losses, ranking
 from lnrnn.data import captions, image_captions, vocabulary
 from lnrnn.data.image_captions import CAPTIONS, CaptionBatches, Dataset
 from lnrnn.data.vocabulary import Sentences
-from lnrnn.errors import ConfigError, choices
+from lnrnn.errors import ConfigError, choices, one_line
 from lnrnn.models.order_embedding import OrderEmbedding
 from lnrnn.training import config as config_lib
 from lnrnn.training.experiment import Eval, Experiment
@@ -175,7 +175,7 @@ def answer(
       lines.append(f"captions for {value} (* its own):")
       found = retrieval.captions_of(variables, split, value, top)
       lines += [
-        f"  {error:9.5f} {'*' if own else ' '} {text}"
+        f"  {error:9.5f} {'*' if own else ' '} {one_line(text)}"
         for error, text, own in found
       ]
     else:
@@ -183,7 +183,7 @@ def answer(
       note = f" (unknown: {', '.join(unknown)})" if unknown else ""
       lines.append(f"images for {value!r}{note}, with their longest captions:")
       lines += [
-        f"  {error:9.5f}   {name}: {max(own, key=len)}"
+        f"  {error:9.5f}   {one_line(name)}: {one_line(max(own, key=len))}"
         for error, name, own in images
       ]
   return "\n".join(lines)

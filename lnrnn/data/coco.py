@@ -4,6 +4,7 @@ Source: Lin et al. 2014; Karpathy and Fei-Fei 2015; the code of Vendrov et al.
 """
 
 from collections.abc import Sequence
+import glob
 import json
 import pathlib
 from typing import Any
@@ -70,7 +71,7 @@ def _files(
 ) -> tuple[pathlib.Path, pathlib.Path]:
   """The captions and the features of a part."""
   names = ("testall", "test") if part == "test" else (part,)
-  inner = f"images/{features or '*'}"
+  inner = f"images/{glob.escape(features) or '*'}"
   return (
     _first(folder, "captions/*", names, ".txt", "_caps.txt"),
     _first(folder, inner, names, ".npy", "_ims.npy"),
@@ -162,6 +163,10 @@ def read_ids(
       ids = arrays.load_npy(path)
       if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise DataError(f"{path}: is {ids.dtype} {list(ids.shape)}, no ids")
+      values, counts = np.unique(ids, return_counts=True)
+      if (counts > 1).any():
+        twice = values[counts.argmax()]
+        raise DataError(f"{path}: caption {twice} is there twice")
       for number in ids.tolist():
         if number not in captions:
           raise DataError(
@@ -201,8 +206,16 @@ def _annotations(folder: pathlib.Path) -> dict[int, tuple[str, str]]:
       held: Any = json.loads(path.read_bytes())
       files = {image["id"]: str(image["file_name"]) for image in held["images"]}
       for a in held["annotations"]:
-        found[int(a["id"])] = files[a["image_id"]], str(a["caption"]).strip()
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if not isinstance(a["caption"], str):
+          raise TypeError(f"caption {a['id']} is no text")
+        found[int(a["id"])] = files[a["image_id"]], a["caption"].strip()
+    except (
+      ValueError,
+      LookupError,
+      TypeError,
+      OverflowError,
+      RecursionError,
+    ) as error:
       raise DataError(
         f"{path}: holds no captions of COCO: {type(error).__name__}:"
         f" {one_line(error)}"

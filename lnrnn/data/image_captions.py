@@ -82,11 +82,12 @@ def dataset(
 
   Raises:
     DataError: a split has no images, another number of captions than five for
-      each, features that are not finite or of another width than others, or a
-      caption without a word.
+      each, features that are not finite or of another width than others, a
+      caption without a word, or an image that is in another split too.
   """
   for name, split in splits.items():
     _check(f"{origin}, split {name}", split)
+  _check_names(origin, splits)
   widths = {name: split.features.shape[1] for name, split in splits.items()}
   if len(set(widths.values())) > 1:
     raise DataError(f"{origin}: features of several widths: {widths}")
@@ -128,7 +129,8 @@ def _check(where: str, split: Split) -> None:
   features = split.features
   if not n:
     raise DataError(f"{where}: has no image")
-  if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
+  real = np.issubdtype(features.dtype, np.floating)
+  if features.ndim != 2 or not features.shape[1] or not real:
     raise DataError(
       f"{where}: features are {features.dtype} {list(features.shape)};"
       " numbers with a fraction, a row an image, are needed"
@@ -143,13 +145,30 @@ def _check(where: str, split: Split) -> None:
       f" {CAPTIONS} each are needed"
     )
   for first in range(0, n, _BLOCK):
-    finite = np.isfinite(features[first : first + _BLOCK]).all(axis=1)
+    # As they will be used.
+    with np.errstate(over="ignore"):
+      block = features[first : first + _BLOCK].astype(np.float32)
+    finite = np.isfinite(block).all(axis=1)
     if not finite.all():
       row = first + int(finite.argmin())
       raise DataError(
         f"{where}: the features of image {split.names[row]!r} (row {row}) are"
         " not all finite"
       )
+
+
+def _check_names(origin: str, splits: Mapping[str, Split]) -> None:
+  seen: dict[str, str] = {}
+  for split, held in splits.items():
+    for name in held.names:
+      if name in seen:
+        where = (
+          f"{split} twice"
+          if seen[name] == split
+          else (f"{seen[name]} and in {split}")
+        )
+        raise DataError(f"{origin}: image {name!r} is in {where}")
+      seen[name] = split
 
 
 def _words(origin: str, name: str, split: Split) -> list[list[str]]:
@@ -160,7 +179,7 @@ def _words(origin: str, name: str, split: Split) -> list[list[str]]:
       at, nth = divmod(i, CAPTIONS)
       raise DataError(
         f"{origin}, split {name}: caption {nth} of image"
-        f" {split.names[at]!r} has no word: {split.captions[i]!r}"
+        f" {split.names[at]!r} has no word: {split.captions[i][:60]!r}"
       )
   return found
 
@@ -171,8 +190,9 @@ def unit(features: np.ndarray) -> np.ndarray:
   Source: Vendrov et al.'s code, whose README says so.
   """
   wide = features.astype(np.float32)
-  length = np.linalg.norm(wide, axis=1, keepdims=True)
-  return wide / np.where(length > 0, length, 1)
+  # The square of a float32 may be beyond it.
+  length = np.linalg.norm(wide.astype(np.float64), axis=1, keepdims=True)
+  return (wide / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 class CaptionBatches:

@@ -104,4 +104,5 @@ class NamedRows:
       raise DataError(
         f"{self._file}: has no row for image {missing[0]!r}{more}"
       )
-    return self._matrix[np.array([self._rows[name] for name in names])]
+    rows = [self._rows[name] for name in names]
+    return self._matrix[np.array(rows, np.int64)]

@@ -169,7 +169,13 @@ def _edit(path, old, new):
       "caption 1 of image 'test_1.jpg' has no word: '. !'",
     ),
     ("Flickr8k.token.txt", "train_2.jpg#4", "x.jpg#4", "has 4 captions; 5"),
-    ("Flickr_8k.devImages.txt", "validation_1", "train_1", "is in Flickr_8k"),
+    (
+      "Flickr_8k.devImages.txt",
+      "validation_1",
+      "train_1",
+      "image 'train_1.jpg' is in train and in validation",
+    ),
+    ("Flickr_8k.testImages.txt", "test_1", "test_0", "is in test twice"),
     ("Flickr_8k.testImages.txt", "test_2.jpg", "nix.jpg", "has 0 captions"),
     ("Flickr_8k.testImages.txt", "test_2.jpg\n", "\n", "line 3: is empty"),
     (NAMES_FILE, "test_1.jpg", "other.jpg", "no row for image 'test_1.jpg'"),
@@ -218,6 +224,8 @@ def test_features_of_another_kind_are_refused(folder):
   for wrong, told in (
     (np.zeros((18, 6), np.int64), "features are int64 [8, 6]"),
     (np.zeros(18, np.float32), "has shape [18]"),
+    (np.zeros((18, 0), np.float32), "features are float32 [8, 0]"),
+    (np.full((18, 6), 1e300), "are not all finite"),
     (np.array([{}] * 18, object), "Python objects"),
   ):
     np.save(place / "features.npy", wrong)
@@ -251,6 +259,9 @@ def test_several_kinds_of_features_of_coco_have_to_be_named(folder):
   message = _refused("coco", place)
   assert "images/10crop/train.npy" in message and "data.features" in message
   assert captions.load("coco", place, features="10crop")
+  assert "has none of images/[*]/train.npy" in _refused(
+    "coco", place, features="*"
+  )
 
 
 def test_rows_of_one_image_that_differ_are_refused(folder):
@@ -269,8 +280,23 @@ def test_faults_of_ids_are_told(folder):
   assert f"caption {ids[0] + 1} is not in captions_train2014.json" in message
   np.save(place / "coco_dev_ids.npy", ids[:4])
   assert "has 4 captions; 5 are needed" in _refused("coco_ids", place)
+  np.save(place / "coco_dev_ids.npy", np.repeat(ids[:1], 5))
+  assert f"caption {ids[0]} is there twice" in _refused("coco_ids", place)
+  np.save(place / "coco_dev_ids.npy", np.load(place / "coco_train_ids.npy"))
+  assert "is in train and in validation" in _refused("coco_ids", place)
+  np.save(place / "coco_dev_ids.npy", ids[:0])
+  assert "split validation: has no image" in _refused("coco_ids", place)
   np.save(place / "coco_dev_ids.npy", ids.astype(np.float32))
   assert "float32 [24], no ids" in _refused("coco_ids", place)
+  path = place / "captions_train2014.json"
+  text = path.read_text()
+  for old, new, told in (
+    ('"A dog runs . train 0"', "null", "TypeError: caption 3 is no text"),
+    ('"id": 3,', '"id": 1e400,', "OverflowError"),
+  ):
+    path.write_text(text.replace(old, new, 1))
+    assert told in _refused("coco_ids", place)
+  path.write_text(text)
   (place / "captions_val2014.json").write_text(json.dumps({"images": []}))
   assert "holds no captions of COCO: KeyError" in _refused("coco_ids", place)
   (place / "captions_val2014.json").unlink()
