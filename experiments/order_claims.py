@@ -6,6 +6,7 @@ import numpy as np
 
 from lnrnn import claims, metrics
 from lnrnn.claims import Group, Row, Runs, Side
+from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
 
 CHOSEN_BY = "validation/recall_sum"  # The best rate.
@@ -29,7 +30,8 @@ def judged(config: dict[str, Any]) -> bool:
 def is_papers(curves: runs_lib.Curves) -> bool:
   """Whether a run used the paper's data; features are taken on trust."""
   source = curves.record["config"]["data"]["source"]
-  return source in ("coco", "coco_ids", "tfds")
+  whole = "not all of the paper's images" not in curves.record["data"]
+  return source in ("coco", "coco_ids", "tfds") and whole
 
 
 def level(curves: runs_lib.Curves, metric: str) -> float:
@@ -67,6 +69,11 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
   """
   del chosen
   claims.check_equal(runs)
+  # Running bests are carried on, so that budgets have to be equal here.
+  for field in ("train_steps", "eval_every", "patience"):
+    found = {c.record["config"].get(field) for c in runs.values()}
+    if len(found) > 1:
+      raise UserError(f"runs differ in {field}: {sorted(map(str, found))}")
   sides = [
     claims.of_side(runs, Side(norm, BATCH_SIZE, CHOSEN_BY), SHARED_RATE)
     for norm in ("none", "layer")
@@ -131,13 +138,18 @@ def _faster(pairs: _Pairs) -> Row:
     if number.low is not None:
       told += f" [{number.low:.2f}, {number.high:.2f}]"
     beside.append(f"{told}, paired {np.exp(np.mean(effects)):.2f}")
-  per_update = [
-    np.mean([c.rows[-1]["time/train_seconds"] / c.step for c in side])
-    for side in pairs
-  ]
+  per_update = [np.mean([_seconds(c) for c in side]) for side in pairs]
   cost = per_update[1] / per_update[0]
   beside.insert(0, f"an update takes {cost:.2f} of the time")
   return claims.row(name, effects, None, "positive", "; ".join(beside[::-1]))
+
+
+def _seconds(curves: runs_lib.Curves) -> float:
+  """Training seconds of an update; a fault's row, the last one, has none."""
+  timed = [row for row in curves.rows if row.get("time/train_seconds")]
+  return (
+    timed[-1]["time/train_seconds"] / timed[-1]["step"] if timed else np.nan
+  )
 
 
 def _curve(pairs: _Pairs, k: int) -> Row:

@@ -4,7 +4,6 @@ Source: Lin et al. 2014; Karpathy and Fei-Fei 2015; the code of Vendrov et al.
 """
 
 from collections.abc import Sequence
-import glob
 import json
 import pathlib
 from typing import Any
@@ -71,11 +70,15 @@ def _files(
 ) -> tuple[pathlib.Path, pathlib.Path]:
   """The captions and the features of a part."""
   names = ("testall", "test") if part == "test" else (part,)
-  inner = f"images/{glob.escape(features) or '*'}"
-  return (
-    _first(folder, "captions/*", names, ".txt", "_caps.txt"),
-    _first(folder, inner, names, ".npy", "_ims.npy"),
-  )
+  text = _first(folder, "captions/*", names, ".txt", "_caps.txt")
+  if not features:
+    return text, _first(folder, "images/*", names, ".npy", "_ims.npy")
+  # What was asked for, or nothing.
+  there = [folder / "images" / features / f"{name}.npy" for name in names]
+  found = [path for path in there if path.is_file()]
+  if not found:
+    raise DataError(f"{there[-1]}: no such file (data.features={features!r})")
+  return text, found[0]
 
 
 def _first(

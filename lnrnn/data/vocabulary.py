@@ -19,8 +19,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 def words(text: str) -> list[str]:
   """The words of a text, in lower case, without punctuation.
 
-  Text that is in this form already, its words apart by blanks, stays as it is
-  but for punctuation that stands alone.
+  Hyphens and full stops part words, apostrophes at an end are dropped.
 
   Source: the tokens of Karpathy's splits are in this form.
   """

@@ -198,6 +198,9 @@ def check_common(config: Config) -> Checker:
   check.within("optimizer.warmup_steps", 0, max(config.train_steps, 0))
   for field in ("b1", "b2"):
     check.within(f"optimizer.{field}", 0, 1, open_high=True)
+  if config.optimizer.name == "adam_authors":
+    for field in ("b1", "b2"):  # Its bias correction divides by them.
+      check.within(f"optimizer.{field}", 0, 1, open_low=True, open_high=True)
   check.within("optimizer.eps", 0, open_low=True)
   for field in ("weight_decay", "clip", "clip_per_tensor"):
     check.within(f"optimizer.{field}", 0)

@@ -230,7 +230,8 @@ class Recorder:
         return False
       except Exception:  # A fault in the task's code costs no update.
         self._save(state, evaluated=False)
-        self.done()
+        if self._saver:
+          self._saver.wait()
         raise
       return True
 
@@ -245,7 +246,7 @@ class Recorder:
         best = self._best(state, found)
         rounds += [] if best is None else [(best, of_best)]
       evaluated = done and measure(*rounds)
-    if found:
+    if found and evaluated:  # What was broken off is done anew.
       self._write(step, found)
       self._decisive += filter(None, [self._decides({"step": step, **found})])
     if saver := self._saver:

@@ -259,9 +259,9 @@ def test_several_kinds_of_features_of_coco_have_to_be_named(folder):
   message = _refused("coco", place)
   assert "images/10crop/train.npy" in message and "data.features" in message
   assert captions.load("coco", place, features="10crop")
-  assert "has none of images/[*]/train.npy" in _refused(
-    "coco", place, features="*"
-  )
+  for wrong in ("*", "vgg", "[", ".."):
+    message = _refused("coco", place, features=wrong)
+    assert f"no such file (data.features={wrong!r})" in message
 
 
 def test_rows_of_one_image_that_differ_are_refused(folder):

@@ -49,6 +49,13 @@ def _both(pace, seeds=3, **fields):
   ]
 
 
+def _stopped(runs):
+  """The runs as of one budget, which their patience has ended."""
+  for _, curves in runs:
+    curves.record["config"] |= {"train_steps": 100 * EVERY, "patience": 3}
+  return runs
+
+
 def test_twice_as_fast_to_the_same_value_holds():
   rows = _rows(_both(2, seconds=1.5))
   best = rows["order.own-best"]
@@ -68,7 +75,7 @@ def test_twice_as_fast_to_the_same_value_holds():
 
 
 def test_half_as_fast_is_contradicted():
-  rows = _rows(_both(0.5, length=100))
+  rows = _rows(_stopped(_both(0.5, length=100)))
   verdicts = {name: row.verdict for name, row in rows.items()}
   assert verdicts.pop("order.table") == "undecided"
   assert set(verdicts.values()) == {"contradicted"}
@@ -83,7 +90,8 @@ def test_a_better_table_holds_and_shows_its_columns():
 
 def test_a_run_that_stopped_early_keeps_its_best():
   """The variant stops at step 600, at the baseline's best."""
-  rows = _rows(_both(2, length=24))
+  runs = _stopped(_both(2, length=24))
+  rows = _rows(runs)
   assert rows["order.faster"].verdict == "holds"
   assert "of 60 evaluations" in rows["order.curve.r5"].beside
   assert rows["order.curve.r5"].verdict == "holds"
@@ -118,6 +126,23 @@ def test_unequal_runs_are_refused():
     _rows(runs)
 
 
+@pytest.mark.parametrize("field", ["train_steps", "eval_every", "patience"])
+def test_unequal_budgets_are_refused(field):
+  runs = dict(_both(1))
+  runs[claims.Key("none", 128, 1e-3, 1)].record["config"][field] += 1
+  with pytest.raises(UserError, match=f"runs differ in {field}"):
+    _rows(runs)
+
+
+def test_a_run_that_diverged_is_judged_by_what_it_had():
+  runs = dict(_both(1))
+  curves = runs[claims.Key("layer", 128, 1e-3, 1)]
+  curves.rows[20:] = [{"step": 510, "fault": "loss is not finite at step 510"}]
+  rows = _rows(runs)
+  assert "an update takes 1.00 of the time" in rows["order.faster"].beside
+  assert rows["order.table"].verdict == "undecided"
+
+
 def test_the_best_rate_has_the_best_value_of_all_updates():
   trials = dict(
     _run(norm, 100, 1, rate=rate, top=top)
@@ -136,3 +161,5 @@ def test_which_runs_are_judged_and_whose_data_is_the_paper_s():
   assert not order_claims.is_papers(curves)
   curves.record["config"]["data"]["source"] = "coco"
   assert order_claims.is_papers(curves)
+  curves.record["data"] = "MS-COCO: 8 train (not all of the paper's images)"
+  assert not order_claims.is_papers(curves)
