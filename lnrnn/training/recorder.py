@@ -244,7 +244,10 @@ class Recorder:
       rounds = [(now, left)]
       if any(map(of_best, evals)):
         best = self._best(state, found)
-        rounds += [] if best is None else [(best, of_best)]
+        if best is not None:
+          rounds.append((best.variables, of_best))
+          for split in {s for ev in evals for s in of_best(ev)}:
+            found[f"{split}/of_step"] = float(best.step)
       evaluated = done and measure(*rounds)
     if found and evaluated:  # What was broken off is done anew.
       self._write(step, found)
@@ -276,15 +279,17 @@ class Recorder:
     metric = self._config.best.partition(":")[0]
     return {k: row[k] for k in ("step", metric)} if metric in row else {}
 
-  def _best(self, state: step_lib.TrainState, found: dict[str, Any]) -> Any:
-    """The variables that `config.best` has chosen, those of now among them.
+  def _best(
+    self, state: step_lib.TrainState, found: dict[str, Any]
+  ) -> step_lib.TrainState | None:
+    """The state that `config.best` has chosen, that of now among them.
 
     Args:
       state: of now.
       found: what was measured of it.
 
     Returns:
-      The variables; None if their checkpoint is damaged, which is told.
+      The state; None if its checkpoint is damaged, which is told.
     """
     now = jax.device_get(distributed.local(state))
 
@@ -306,7 +311,7 @@ class Recorder:
     damaged = distributed.is_main() and chosen is None
     if distributed.any_process(damaged):
       return None
-    return distributed.broadcast(chosen or now).variables
+    return distributed.broadcast(chosen or now)
 
   def done(self) -> None:
     """Ends a run that came to its last step."""

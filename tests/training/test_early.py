@@ -117,6 +117,8 @@ def test_what_is_of_the_best_is_measured_once_on_the_best_state(
   assert late == of("validation")[-1]
   last = writers.read_metrics(tmp_path)[-1]
   assert last["step"] == 12 and last["test/value"] == last["train/value"] == 1
+  # Of which state the row tells, too.
+  assert last["test/of_step"] == 6 and "train/of_step" not in last
 
 
 def test_a_damaged_best_checkpoint_does_not_keep_a_run_from_its_end(
