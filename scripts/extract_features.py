@@ -104,9 +104,12 @@ def load_network(spec: str) -> Network:
     raise ConfigError(f"--network={spec!r}: must read module:function")
   sys.path.insert(0, os.getcwd())
   try:
-    return getattr(importlib.import_module(module), name)
+    network = getattr(importlib.import_module(module), name)
   except (ImportError, AttributeError) as error:
     raise ConfigError(f"--network={spec!r}: {one_line(error)}") from error
+  if not callable(network):
+    raise ConfigError(f"--network={spec!r}: is no function")
+  return network
 
 
 def extract(paths: Sequence[pathlib.Path], network: Network) -> np.ndarray:
@@ -124,20 +127,22 @@ def extract(paths: Sequence[pathlib.Path], network: Network) -> np.ndarray:
       [crops(read(p, _SIDE.value), _SIZE.value, count) for p in own]
     )
     found = np.asarray(network(pictures), np.float32)
-    if found.ndim != 2 or len(found) != len(pictures):
+    if found.ndim != 2 or len(found) != len(pictures) or not found.size:
       raise DataError(
         f"--network={_NETWORK.value}: returns {list(found.shape)} for"
         f" {len(pictures)} pictures; a row for each is needed"
       )
     if rows and found.shape[1] != rows[0].shape[1]:
       raise DataError(f"--network={_NETWORK.value}: rows of several widths")
-    means = found.reshape(len(own), count, -1).mean(axis=1)
+    with np.errstate(over="ignore"):  # Of float16; told below.
+      means = found.reshape(len(own), count, -1).mean(axis=1)
+      means = means.astype(_DTYPE.value)
     if not (finite := np.isfinite(means).all(axis=1)).all():
       raise DataError(
         f"--network={_NETWORK.value}: the features of"
         f" {own[int(finite.argmin())].name} are not finite"
       )
-    rows.append(means.astype(_DTYPE.value))
+    rows.append(means)
     print(
       f"\r{first + len(own):,} of {len(paths):,} images", end="", flush=True
     )
@@ -162,8 +167,18 @@ def _run() -> None:
   )
   if not paths:
     raise DataError(f"{folder}: has no {', '.join(_ENDINGS)}")
-  features = extract(paths, load_network(_NETWORK.value))
-  out.mkdir(parents=True, exist_ok=True)
+  for path in paths:  # They become lines of UTF-8.
+    if not path.name.isprintable() or path.name != path.name.strip():
+      raise DataError(f"{folder}: file name {path.name!r} cannot be listed")
+  network = load_network(_NETWORK.value)
+  made = not out.exists()
+  out.mkdir(parents=True, exist_ok=True)  # What fails shall fail at once.
+  try:
+    features = extract(paths, network)
+  except BaseException:
+    if made:
+      out.rmdir()
+    raise
   with files.atomic(out / _NAME.value) as part:
     np.save(part, features)
   with files.atomic(out / NAMES_FILE) as part:

@@ -20,6 +20,11 @@ def corners(pictures):
 def wrong(pictures):
   return pictures.sum()
 
+number = 3
+
+def large(pictures):
+  return np.full((len(pictures), 2), 1e6)
+
 def lost(pictures):
   return np.full((len(pictures), 2), np.nan)
 """
@@ -98,10 +103,17 @@ def test_a_mistake_is_one_line_and_writes_nothing(extract, folder):
     ("nix:nix", "No module named 'nix'"),
     ("nets:wrong", "returns [] for 30 pictures; a row for each"),
     ("nets:lost", "the features of a.jpg are not finite"),
+    ("nets:number", "is no function"),
   ):
     done = extract(network=network)
     assert done.returncode == 2 and told in done.stderr
     assert done.stderr.count("\n") == 1
+  done = extract("--dtype=float16", network="nets:large")
+  assert done.returncode == 2 and "are not finite" in done.stderr
+  (folder / "images" / "b.png").rename(folder / "images" / " b.png")
+  done = extract()
+  assert done.returncode == 2 and "' b.png' cannot be listed" in done.stderr
+  (folder / "images" / " b.png").rename(folder / "images" / "b.png")
   (folder / "images" / "b.png").write_bytes(b"no picture")
   done = extract("--name=x.npy")
   assert done.returncode == 2 and "b.png: cannot be read" in done.stderr
