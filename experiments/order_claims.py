@@ -128,6 +128,8 @@ def _faster(pairs: _Pairs) -> Row:
   name, beside, effects = "order.faster", [], None
   if not pairs.none:
     return claims.row(name, None, None, "positive")
+  per_update = [np.mean([_seconds(c) for c in side]) for side in pairs]
+  cost = per_update[1] / per_update[0]
   for metric, words in ((AUTHORS, "by image retrieval"), (CHOSEN_BY, "")):
     none, layer = pairs.carried(metric)
     effects = metrics.paired_log_speed_ups(none, layer, mode="max")
@@ -137,9 +139,9 @@ def _faster(pairs: _Pairs) -> Row:
     told += "not reached" if number.ratio is None else f"{number.ratio:.2f}"
     if number.low is not None:
       told += f" [{number.low:.2f}, {number.high:.2f}]"
-    beside.append(f"{told}, paired {np.exp(np.mean(effects)):.2f}")
-  per_update = [np.mean([_seconds(c) for c in side]) for side in pairs]
-  cost = per_update[1] / per_update[0]
+    paired = np.exp(np.mean(effects))
+    told += f", paired {paired:.2f}, in seconds {paired / cost:.2f}"
+    beside.append(told)
   beside.insert(0, f"an update takes {cost:.2f} of the time")
   return claims.row(name, effects, None, "positive", "; ".join(beside[::-1]))
 

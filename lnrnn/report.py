@@ -143,7 +143,8 @@ def _over_time(
   curves = comparison.curves(variant, metric.name)
   if not curves:
     return None
-  values = [np.asarray(v) for _, v in comparison.values(variant, metric)]
+  found = comparison.values(variant, metric)
+  values = [np.asarray(v) for _, v in found]
   n = max(map(len, values))
 
   def whole(values):
@@ -152,7 +153,12 @@ def _over_time(
       values.astype(float), (0, n - len(values)), constant_values=np.nan
     )
 
-  across = np.stack([whole(c.abscissa(metric.name, x)) for c in curves])
+  if x == "seconds":
+    at = [c.abscissa(metric.name, x) for c in curves]
+  else:  # Where the values stand, which running bests have filled in.
+    per = [c.steps_per_epoch if x == "epochs" else 1 for c in curves]
+    at = [np.asarray(s) / p for (s, _), p in zip(found, per, strict=True)]
+  across = np.stack([whole(a) for a in at])
   # Where only time differs between seeds, the mean of those that got there.
   there = np.nanmean(across, axis=0)
   return there, np.stack([whole(v) for v in values])

@@ -175,6 +175,17 @@ def test_running_bests_are_carried_on_after_a_run_has_stopped():
   assert report.table(best, status, "none")[0]["train/nll"] == "2.75 ± 1.1"
 
 
+def test_running_bests_stand_at_their_own_updates():
+  whole = _comparison()
+  for run in whole.runs:
+    if run.seed:
+      del whole.found[run].rows[:2]  # Was measured from update 30 on.
+  best = dataclasses.replace(whole, running_best=True)
+  line = report.panels(best, "updates")[0][0].lines[0]
+  np.testing.assert_array_equal(line.x, [10, 20, 30, 40])
+  np.testing.assert_array_equal(line.y[1], [np.nan, np.nan, 2.5, 1.5])
+
+
 def test_what_seeds_measured_at_different_updates_has_no_speed_up():
   whole = _comparison()
   for run in whole.runs:

@@ -68,6 +68,7 @@ def test_twice_as_fast_to_the_same_value_holds():
   assert faster.verdict == "holds" and faster.effect.startswith("+0.693")
   assert faster.beside.startswith("speed-up 2.00")
   assert "an update takes 1.50 of the time" in faster.beside
+  assert "paired 2.00, in seconds 1.33" in faster.beside
   for k in (1, 5, 10):
     row = rows[f"order.curve.r{k}"]
     # Higher until both are at their best, equal after that.
