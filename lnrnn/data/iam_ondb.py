@@ -8,20 +8,17 @@ and is left out.
 Source: Liwicki and Bunke 2005; Graves 2013, sections 4.2 and 5.2.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
-import hashlib
 import os
 import pathlib
 import re
 from typing import Any, NamedTuple
 import xml.parsers.expat
-import zipfile
 
 import numpy as np
 
-from lnrnn import files
-from lnrnn.data import batches, characters, fetch, mnist, pen_font
+from lnrnn.data import batches, cached, characters, mnist, pen_font
 from lnrnn.errors import ConfigError, DataError, one_line
 
 SOURCES = ("embedded", "iam_ondb")
@@ -349,27 +346,12 @@ def _forms(path: pathlib.Path) -> list[str]:
 def _read(folder: pathlib.Path) -> tuple[_Raw, str]:
   """What the files hold, and its fingerprint; from the cache if it is there."""
   sources = {stem: _source(folder, stem) for stem in _TREES}
-  path = _cache(sources)
-  # RuntimeError is what a damaged zip's flags or method raise.
-  with contextlib.suppress(
-    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile
-  ):
-    # NumPy does not close what it opened and found damaged.
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-      raw = _Raw(**{name: file[name] for name in _Raw._fields})
-    found = batches.fingerprint(raw._asdict())
-    if found == path.with_suffix(".sum").read_text("ascii"):
-      return raw, found
-  raw = _parse(sources)
-  found = batches.fingerprint(raw._asdict())
-  # A cache that cannot be written only costs time.
-  with contextlib.suppress(OSError):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic(path) as part:
-      np.savez(part, **raw._asdict())
-    with files.atomic(path.with_suffix(".sum")) as part:
-      part.write_text(found, "ascii")
-  return raw, found
+  found, name = cached.arrays(
+    "iam_ondb",
+    cached.digest(sources.values(), _VERSION),
+    lambda: _parse(sources)._asdict(),
+  )
+  return _Raw(**found), name
 
 
 def _source(folder: pathlib.Path, stem: str) -> pathlib.Path:
@@ -388,57 +370,17 @@ def _source(folder: pathlib.Path, stem: str) -> pathlib.Path:
   return found[0]
 
 
-def _cache(sources: Mapping[str, pathlib.Path]) -> pathlib.Path:
-  """Where what was read from such files is kept."""
-  digest = hashlib.sha256(f"{_VERSION}".encode())
-  for path in sources.values():
-    if path.is_dir():
-      for file in sorted(path.rglob("*")):
-        if file.is_file():
-          stat = file.stat()
-          name = file.relative_to(path).as_posix()
-          digest.update(f"{name}|{stat.st_size}|{stat.st_mtime_ns}|".encode())
-    else:
-      with path.open("rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
-  root = os.environ.get("LNRNN_CACHE_DIR")
-  try:
-    folder = pathlib.Path(root or "~/.cache/lnrnn").expanduser()
-  except RuntimeError as error:
-    raise DataError(
-      "LNRNN_CACHE_DIR: is not set, and there is no home directory; set it to"
-      " a directory for what is kept"
-    ) from error
-  return folder / f"iam_ondb-{digest.hexdigest()[:16]}.npz"
-
-
-def _contents(
-  path: pathlib.Path, ending: str
-) -> Iterator[tuple[str, str, bytes]]:
-  """(what to call it, its name, its bytes) of each file in a tree."""
-  if path.is_dir():
-    for file in sorted(path.rglob(f"*{ending}")):
-      if file.name[0] != ".":
-        try:
-          yield str(file), file.name, file.read_bytes()
-        except OSError as error:
-          raise DataError(
-            f"{file}: cannot be read: {one_line(error)}"
-          ) from error
-    return
-  for name, content in fetch.contents(path, max_bytes=_MAX_BYTES):
-    last = name.rpartition("/")[2]
-    if last.endswith(ending) and last[0] != ".":
-      yield f"{path}: {name}", last, content
-
-
 def _parse(sources: Mapping[str, pathlib.Path]) -> _Raw:
   """Reads all lines that have a text."""
   texts = {}
-  for where, name, content in _contents(sources["ascii-all"], ".txt"):
+  for where, name, content in cached.contents(
+    sources["ascii-all"], ".txt", max_bytes=_MAX_BYTES
+  ):
     texts[name.removesuffix(".txt")] = (where, _transcription(where, content))
   forms: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
-  for where, name, content in _contents(sources["lineStrokes-all"], ".xml"):
+  for where, name, content in cached.contents(
+    sources["lineStrokes-all"], ".xml", max_bytes=_MAX_BYTES
+  ):
     match = _NAME.fullmatch(name)
     if not match:
       raise DataError(f"{where}: is not named as form-NN.xml")
