@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lnrnn.data.draws import Draws
 from lnrnn.data.image_captions import CAPTIONS, Split
 
 SIZES = {"train": 2000, "validation": 500, "test": 500}
@@ -46,31 +47,13 @@ class Scene(NamedTuple):
   place: str
 
 
-class _Draws:
-  """Whole numbers that are the same with every version of NumPy (NEP 19)."""
-
-  def __init__(self, *seed: int):
-    self._bits = np.random.Philox(np.random.SeedSequence(seed))
-
-  def below(self, n: int) -> int:
-    return int(self._bits.random_raw() >> 32) * n >> 32
-
-  def one(self, of):
-    return of[self.below(len(of))]
-
-  def signed(self, shape: tuple[int, ...], size: int) -> np.ndarray:
-    """Whole numbers from -size to size - 1."""
-    raw = self._bits.random_raw(int(np.prod(shape))) >> 32
-    return ((raw * (2 * size)) >> 32).astype(np.int64).reshape(shape) - size
-
-
 def load() -> dict[str, Split]:
   """The splits; always the same."""
   facts = {fact: i for i, fact in enumerate(_all_facts())}
-  mixing = _Draws(0).signed((len(facts), WIDTH), _SCALE)
+  mixing = Draws(0).signed((len(facts), WIDTH), _SCALE)
   splits = {}
   for seed, (name, n) in enumerate(SIZES.items(), 1):
-    draws, names, features, captions = _Draws(seed), [], [], []
+    draws, names, features, captions = Draws(seed), [], [], []
     for i in range(n):
       scene = _scene(draws)
       names.append(f"{name}-{i:04d}")
@@ -82,7 +65,7 @@ def load() -> dict[str, Split]:
   return splits
 
 
-def _scene(draws: _Draws) -> Scene:
+def _scene(draws: Draws) -> Scene:
   things = tuple(
     Thing(draws.one(_SIZES), draws.one(_COLOURS), draws.one(tuple(_KINDS)))
     for _ in range(2 + draws.below(2))
@@ -107,7 +90,7 @@ def _facts(scene: Scene) -> set[str]:
   return found
 
 
-def _caption(scene: Scene, draws: _Draws) -> str:
+def _caption(scene: Scene, draws: Draws) -> str:
   """A part of a scene in words, of one thing at least."""
   said = [_noun_phrase(thing, draws) for thing in scene.things]
   first = draws.below(len(said))
@@ -116,7 +99,7 @@ def _caption(scene: Scene, draws: _Draws) -> str:
   return f"{text} {scene.place}" if draws.below(2) else text
 
 
-def _noun_phrase(thing: Thing, draws: _Draws) -> str:
+def _noun_phrase(thing: Thing, draws: Draws) -> str:
   # More often special than general.
   name = draws.one((thing.kind, thing.kind, _KINDS[thing.kind]))
   words = [word for word in (thing.size, thing.colour) if draws.below(2)]
