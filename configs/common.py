@@ -49,6 +49,8 @@ def base() -> Any:
       eps=1e-8,
       weight_decay=0.0,
       clip=0.0,  # Global norm; 0 is off.
+      # "authors": the attentive reader's, see lnrnn/training/optim.py.
+      clip_rule="global",
       clip_per_tensor=0.0,  # Norm of each parameter tensor; 0 is off.
     ),
     model=dict(),

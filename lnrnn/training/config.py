@@ -194,6 +194,7 @@ def check_common(config: Config) -> Checker:
     check.add("profile_steps", why)
   check.one_of("optimizer.name", optim.NAMES)
   check.one_of("optimizer.schedule", optim.SCHEDULES)
+  check.one_of("optimizer.clip_rule", optim.CLIP_RULES)
   check.within("optimizer.learning_rate", 0, open_low=True)
   check.within("optimizer.warmup_steps", 0, max(config.train_steps, 0))
   for field in ("b1", "b2"):

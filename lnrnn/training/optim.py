@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 NAMES = ("adam", "adam_authors", "adamw", "sgd", "momentum", "rmsprop")
+CLIP_RULES = ("global", "authors")
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -46,8 +47,9 @@ def make(optimizer: Any, train_steps: int) -> optax.GradientTransformation:
 
   Args:
     optimizer: the config's `optimizer`, with name, learning_rate, schedule,
-      warmup_steps, b1, b2, eps, weight_decay, clip, clip_per_tensor. `clip`
-      is the largest global norm of the gradient, `clip_per_tensor` that of
+      warmup_steps, b1, b2, eps, weight_decay, clip, clip_rule,
+      clip_per_tensor. `clip` is the largest global norm of the gradient, or
+      what `clip_authors` makes of it; `clip_per_tensor` is the largest norm of
       each parameter tensor by itself; 0 switches either off.
     train_steps: length of the run, in updates.
 
@@ -55,7 +57,8 @@ def make(optimizer: Any, train_steps: int) -> optax.GradientTransformation:
     The transformation: clipping, then the named optimiser.
 
   Raises:
-    ValueError: for a name that is not in `NAMES`.
+    ValueError: for a name that is not in `NAMES`, or a rule that is not in
+      `CLIP_RULES`.
   """
   o, rate = optimizer, schedule(optimizer, train_steps)
   if o.name == "adam":
@@ -76,7 +79,12 @@ def make(optimizer: Any, train_steps: int) -> optax.GradientTransformation:
     raise ValueError(f"optimizer {o.name!r} is not one of {', '.join(NAMES)}")
   clips = []
   if o.clip:
-    clips.append(optax.clip_by_global_norm(o.clip))
+    if o.clip_rule not in CLIP_RULES:
+      raise ValueError(
+        f"clip_rule {o.clip_rule!r} is not one of {', '.join(CLIP_RULES)}"
+      )
+    rule = clip_authors if o.clip_rule == "authors" else _clip_global
+    clips.append(rule(o.clip))
   if o.clip_per_tensor:
     clips.append(clip_per_tensor(o.clip_per_tensor))
   return optax.chain(*clips, main) if clips else main
@@ -124,6 +132,33 @@ def adam_authors(
     optax.GradientTransformation(init, update),
     optax.scale_by_learning_rate(learning_rate),
   )
+
+
+_clip_global = optax.clip_by_global_norm
+
+
+def clip_authors(clip: float) -> optax.GradientTransformation:
+  """Clips as in the authors' attentive reader.
+
+  Their code compares the gradient's norm with clip^2, and divides by the root
+  of the norm: a gradient longer than clip^2 gets the length
+  clip * sqrt(norm), and so may still be far above `clip`.
+
+  Args:
+    clip: 10 in their commands.
+
+  Source: cooijmanstim/Attentive_reader, `attentive_reader.py` and
+  `training.py`.
+  """
+
+  def update(updates, _):
+    norm = optax.tree.norm(updates)
+    # The floor keeps a zero gradient from becoming 0/0.
+    scale = clip * jax.lax.rsqrt(jnp.maximum(norm, 1e-24))
+    scale = jnp.where(norm > clip**2, scale, 1)
+    return jax.tree.map(lambda g: g * scale, updates)
+
+  return optax.stateless(update)
 
 
 def clip_per_tensor(max_norm: float) -> optax.GradientTransformation:
