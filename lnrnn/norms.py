@@ -295,6 +295,8 @@ class BatchNorm(nn.Module):
   Attributes:
     momentum: weight of the past in the running averages, in [0, 1).
     unbiased: use the n/(n-1) variance, in normalising and in the averages.
+    test: what normalises where `train` is false: "population", the averages,
+      or "minibatch", the statistics of the batch at hand.
     eps, gain_init, bias_init, param_dtype: as of `LayerNorm`.
 
   Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ba et al. 2016, section
@@ -303,30 +305,48 @@ class BatchNorm(nn.Module):
 
   momentum: float = 0.99
   unbiased: bool = False
+  test: str = "population"
   eps: float = 1e-5
   gain_init: nn.initializers.Initializer = nn.initializers.ones
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
   param_dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, a: jax.Array, *, train: bool = False) -> jax.Array:
-    """Normalises [..., n] by the minibatch (`train`) or by the averages."""
+  def __call__(
+    self,
+    a: jax.Array,
+    *,
+    train: bool = False,
+    live: jax.Array | None = None,
+  ) -> jax.Array:
+    """Normalises [..., n] by the minibatch (`train`) or by the averages.
+
+    Args:
+      a: [..., n] summed inputs.
+      train: normalise by the minibatch, and take it into the averages.
+      live: [...] booleans of the cases that count in the minibatch's
+        statistics, as of `batch_moments`.
+    """
     affine = _affine(self, a.shape[-1])
     wide = jnp.promote_types(a.dtype, jnp.float32)
     shape = (a.shape[-1],)
     mean = self.variable("batch_stats", "mean", jnp.zeros, shape, wide)
     var = self.variable("batch_stats", "var", jnp.ones, shape, wide)
     seen = self.variable("batch_stats", "seen", jnp.zeros, (), jnp.int32)
-    if not train:
+    if not train and self.test == "population":
       moments = Moments(mean.value, var.value)
       return batch_norm(a, *affine, moments, eps=self.eps)
     # Centred first: few cases with a large mean lose their variance to the
     # rounding of that mean. What remains of it is small, and known exactly.
     wide_a = widened(a)
-    shift = wide_a.mean(axis=tuple(range(a.ndim - 1)))
+    if live is None:
+      shift = wide_a.mean(axis=tuple(range(a.ndim - 1)))
+    else:
+      shift = batch_moments(a, live=live).mean
     centred = wide_a - shift
-    moments = batch_moments(centred, unbiased=self.unbiased)
-    if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+    moments = batch_moments(centred, live=live, unbiased=self.unbiased)
+    mutable = self.is_mutable_collection("batch_stats")
+    if train and mutable and not self.is_initializing():
       seen.value += 1
       average = functools.partial(
         running_average, seen=seen.value, momentum=self.momentum
@@ -357,6 +377,7 @@ class Options:
     gain_init: initial gain of layer, batch and RMS norm.
     momentum: of batch norm's running averages.
     unbiased: batch norm's variance divides by n - 1.
+    test: what batch norm uses at test, "population" or "minibatch".
     data_dependent: weight norm's gain and bias start so that the summed
       inputs of the initial batch have mean 0 and variance 1, instead of
       gain = ||v|| (the same function as no norm).
@@ -366,6 +387,7 @@ class Options:
   gain_init: float = 1.0
   momentum: float = 0.99
   unbiased: bool = False
+  test: str = "population"
   data_dependent: bool = False
 
 
@@ -432,12 +454,20 @@ class Normed(nn.Module):
   layer: nn.Module
   norm: nn.Module | None
 
-  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """Applies layer and norm to x."""
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    train: bool = False,
+    live: jax.Array | None = None,
+  ) -> jax.Array:
+    """Applies layer and norm to x; `live` is of `BatchNorm`."""
     if self.norm is None:
       return self.layer(x)
     if isinstance(self.norm, WeightNorm):
       return self.norm(self.layer, x)
+    if isinstance(self.norm, BatchNorm):
+      return self.norm(self.layer(x), train=train, live=live)
     return self.norm(self.layer(x), train=train)
 
 
@@ -486,7 +516,11 @@ def normed(
   gain_init = nn.initializers.constant(options.gain_init)
   kind = {"layer": LayerNorm, "rms": RMSNorm, "batch": BatchNorm}[norm]
   own = (
-    {"momentum": options.momentum, "unbiased": options.unbiased}
+    {
+      "momentum": options.momentum,
+      "unbiased": options.unbiased,
+      "test": options.test,
+    }
     if norm == "batch"
     else {}
   )
