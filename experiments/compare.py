@@ -7,12 +7,14 @@
 Every combination of the `--vary` lists is trained for every seed, each in a
 folder of its own under the workdir, unless it is finished there. The first
 list gives the lines of the figure, the others its columns, `--metrics` its
-rows. Beside the figure stand table.md, table.csv and, with every
-evaluation, curves.csv.
+rows. Fields joined by + vary together, as in
+`--vary=norm+model.norm_everywhere=layer+false,batch+false,batch+true`. Beside
+the figure stand table.md, table.csv and, with every evaluation, curves.csv.
 """
 
 from collections.abc import Sequence
 import csv
+import itertools
 import pathlib
 from typing import Any
 
@@ -73,7 +75,10 @@ def main() -> None:
   if _FRESH.value and _DRAW.value:
     raise ConfigError("--fresh deletes the runs that --draw_only would draw")
   varied = [_parse_vary(text) for text in _VARY.value]
-  fields = [field for field, _ in varied]
+  fields = [field for text, _ in varied for field in text.split("+")]
+  for field, values in varied:
+    for value in values:
+      runs_lib.apart(field, value)  # Raises where they do not fit.
   if "seed" in common.parse_arg(_CONFIG.value.partition(":")[2]):
     raise ConfigError("--config: seed= has no effect here; use --seeds")
   if "seed" in fields or len(set(fields)) < len(fields):
@@ -181,7 +186,8 @@ def _abscissa(varied: Sequence[report.Varied]) -> str:
 def _baseline(varied: Sequence[report.Varied]) -> str:
   """Which of the first field's values speed is measured against."""
   values = varied[0][1] if varied else ("",)
-  default = "none" if "none" in values else values[0]
+  norms = (value.partition("+")[0] == "none" for value in values)
+  default = next(itertools.compress(values, norms), values[0])
   baseline = default if _BASELINE.value is None else _BASELINE.value
   if baseline not in values:
     raise ConfigError(

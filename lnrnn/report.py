@@ -10,6 +10,7 @@ import numpy as np
 
 from lnrnn import metrics as metrics_lib
 from lnrnn import plotting
+from lnrnn.training import runs as runs_lib
 from lnrnn.training.runs import Curves, Run
 
 Varied = tuple[str, Sequence[str]]
@@ -117,9 +118,10 @@ def panels(
         else:
           line = _over_time(comparison, variant, metric, x)
         if line:
-          norm = field == "norm"
-          label = plotting.norm_label(value) if norm else value
-          lines.append(plotting.Line(label, *line, value if norm else ""))
+          label, colour = _label(field, value)
+          if colour in {line.colour for line in lines}:
+            colour = ""
+          lines.append(plotting.Line(label, *line, colour))
       title = ", ".join(f"{k} = {v}" for k, v in group.items())
       xlabel = "training seconds" if x == "seconds" else x.split(".")[-1]
       row.append(
@@ -134,6 +136,21 @@ def panels(
       )
     grid.append(row)
   return grid
+
+
+def _label(field: str, value: str) -> tuple[str, str]:
+  """How a line is called, and its colour: a norm's, or "" for any."""
+  (first, name), *others = runs_lib.apart(field, value)
+  if first != "norm":
+    return value, ""
+  label = plotting.norm_label(name)
+  for other, own in others:
+    words = other.rpartition(".")[2].replace("_", " ")
+    if own == "true":
+      label += f", {words}"
+    elif own != "false":
+      label += f", {words} {own}"
+  return label, name
 
 
 def _over_time(

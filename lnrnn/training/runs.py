@@ -47,7 +47,7 @@ def named(
 
   Args:
     spec: `path.py` or `path.py:key=value,...`, common to all.
-    variant: fields and their values, as in the spec.
+    variant: fields and their values, as in the spec; see `apart`.
     seed: of the run.
     folder: the run's workdir is in it.
 
@@ -55,10 +55,34 @@ def named(
     The run.
   """
   variant = tuple(variant)
-  args = ",".join(f"{k}={v}" for k, v in (*variant, ("seed", seed)))
+  pairs = [pair for field, value in variant for pair in apart(field, value)]
+  args = ",".join(f"{k}={v}" for k, v in (*pairs, ("seed", seed)))
   name = re.sub(r"[^\w=.,()+-]", "_", args)
   joined = f"{spec}{',' if ':' in spec else ':'}{args}"
   return Run(variant, seed, joined, pathlib.Path(folder, name))
+
+
+def apart(field: str, value: str) -> list[tuple[str, str]]:
+  """Fields that vary together, joined by +, each with its own value.
+
+  Args:
+    field: "norm", or "norm+model.norm_everywhere".
+    value: "batch", or "batch+true".
+
+  Returns:
+    (field, value) of each.
+
+  Raises:
+    UserError: there are more fields than values, or fewer.
+  """
+  fields = field.split("+")
+  values = value.split("+") if len(fields) > 1 else [value]
+  if len(fields) != len(values):
+    raise UserError(
+      f"{field}={value}: {len(fields)} fields vary together, with"
+      f" {len(values)} values"
+    )
+  return list(zip(fields, values, strict=True))
 
 
 def product(
