@@ -5,7 +5,7 @@ the runs, the rates that the trials choose, and cutting both sides of a
 comparison to the same epoch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 import math
 import os
 import pathlib
@@ -45,13 +45,17 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def read(
-  folder: str | os.PathLike[str], judged: Callable[[dict[str, Any]], bool]
+  folder: str | os.PathLike[str],
+  judged: Callable[[dict[str, Any]], bool],
+  system: Callable[[dict[str, Any]], str] = lambda config: config["norm"],
 ) -> Runs:
   """The runs under a folder that are judged.
 
   Args:
     folder: of `experiments.compare`.
     judged: config -> whether it is; the others are shown beside, at most.
+    system: config -> what stands for the norm where that alone does not tell
+      a side of a comparison.
 
   Returns:
     The runs.
@@ -66,7 +70,7 @@ def read(
     if not judged(c):
       continue
     key = Key(
-      c["norm"], c["batch_size"], c["optimizer"]["learning_rate"], c["seed"]
+      system(c), c["batch_size"], c["optimizer"]["learning_rate"], c["seed"]
     )
     if key in found:
       raise UserError(f"{folder}: two runs of {key}, one in {path.parent.name}")
@@ -76,16 +80,24 @@ def read(
   return found
 
 
-def check_equal(runs: Runs) -> None:
+def check_equal(runs: Runs, free: Collection[str] = ()) -> None:
   """Refuses runs that differ in more than norm, rate and seed.
 
   Fields that may change when a run resumes may differ too: a comparison stops
   where the shorter run does.
 
+  Args:
+    runs: to compare.
+    free: other fields in which they may differ.
+
   Raises:
     UserError: naming the first field that differs, and the runs.
   """
-  free = config_lib.RESUMABLE | {"norm", "seed", "optimizer.learning_rate"}
+  free = {
+    *config_lib.RESUMABLE,
+    *("norm", "seed", "optimizer.learning_rate"),
+    *free,
+  }
   pairs = list(runs.items())
   flat = [config_lib.flatten(c.record["config"]) for _, c in pairs]
   for (key, _), config in zip(pairs[1:], flat[1:], strict=True):

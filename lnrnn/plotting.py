@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
+import textwrap
 
 import numpy as np
 
@@ -106,6 +107,72 @@ def curves(
   path.parent.mkdir(parents=True, exist_ok=True)
   with files.atomic(path) as part:
     figure.savefig(part, dpi=150)
+  return path
+
+
+def attention(
+  words: Sequence[str],
+  weights: np.ndarray,
+  *,
+  title: str,
+  path: str | os.PathLike[str],
+  columns: int = 90,
+) -> pathlib.Path:
+  """Draws a text, each word on a ground the darker the more it is attended to.
+
+  Args:
+    words: t of them.
+    weights: [t], not negative; the largest is the darkest.
+    title: above the text, of one or more lines.
+    path: of the picture; its ending decides the format.
+    columns: characters in a line.
+
+  Returns:
+    The path.
+  """
+  from matplotlib.figure import Figure
+  from matplotlib.patches import Rectangle
+
+  places, row, column = [], 0, 0
+  for word in words:
+    word = word if len(word) <= columns else f"{word[: columns - 1]}…"
+    if column and column + len(word) > columns:
+      row, column = row + 1, 0
+    places.append((row, column, word))
+    column += len(word) + 1
+  head = [
+    line
+    for part in title.split("\n")
+    for line in textwrap.wrap(part, columns) or [""]
+  ]
+  lines = len(head) + row + 2.5
+  # A character of monospace at size 10 is 6 points wide.
+  figure = Figure(figsize=(columns * 6 / 72 + 0.3, lines * 16 / 72 + 0.2))
+  ax = figure.add_axes((0, 0, 1, 1))
+  ax.set(xlim=(-2, columns + 2), ylim=(lines, 0))
+  ax.axis("off")
+  # No mathematics: a text may hold dollars.
+  style = dict(family="monospace", size=10, va="center", parse_math=False)
+  for i, line in enumerate(head):
+    ax.text(0, i + 0.8, line, color="#666666", **style)
+  shade = weights / max(float(weights.max(initial=0)), 1e-12)
+  for (row, column, word), dark in zip(places, shade.tolist(), strict=True):
+    y = len(head) + row + 1.3
+    ax.add_patch(
+      Rectangle(
+        (column - 0.3, y - 0.45),
+        len(word) + 0.6,
+        0.9,
+        color=COLOURS["batch"],
+        alpha=0.75 * dark,
+        lw=0,
+      )
+    )
+    ax.text(column, y, word, **style)
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.atomic(path) as part:
+    figure.savefig(part, dpi=120)
   return path
 
 

@@ -4,8 +4,9 @@ r"""Fetches, checks and converts the data of a task.
 
 Fetches the owners' files into a folder of DIR, or takes them from the directory
 given by --from, checks their sha256, and converts them where the task has a
-converted form. Those of handwriting, flickr8k and coco are not to be had so
-easily: --from is needed, and they are checked by reading them. Runs read the
+converted form. Those of handwriting, flickr8k, coco, cnn, novels and babi are
+not to be had so easily: --from is needed, and they are checked by reading
+them. Runs read the
 result through LNRNN_DATA_DIR=DIR. A second call goes on where the first was
 stopped, and does nothing when all is there.
 
@@ -13,7 +14,7 @@ Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written, 130
 and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import filecmp
 import pathlib
 import shutil
@@ -230,6 +231,97 @@ def prepare_coco(out: pathlib.Path, source: pathlib.Path | None) -> str:
   )
 
 
+def prepare_cnn(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Copies the folders of the CNN corpus's questions.
+
+  Args:
+    out: directory for them.
+    source: directory that holds them.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: a file is missing or damaged.
+  """
+  from lnrnn.data import question_files
+
+  if source is None:
+    raise DataError(
+      "the CNN questions (cnn.tgz, Hermann et al. 2015) are at"
+      " https://cs.nyu.edu/~kcho/DMQA/: unpack them, and name the directory by"
+      " --from"
+    )
+  return _reading("cnn", source, question_files.folders(source).values(), out)
+
+
+def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Copies novels in TEI XML.
+
+  Args:
+    out: directory for them.
+    source: directory that holds them, or an archive of them.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: there are too few, or one is damaged.
+  """
+  from lnrnn.data import novels
+
+  if source is None:
+    raise DataError(
+      "100 English novels (ELTeC-eng, CC BY 4.0) are at"
+      " https://doi.org/10.5281/zenodo.4662490: name the directory with the"
+      " archive, or with the .xml files, by --from"
+    )
+  there = novels.sources(source)
+  found = sorted(source.rglob("*.xml")) if there == [source] else there
+  return _reading("novels", source, found, out)
+
+
+def prepare_babi(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Copies the bAbI tasks.
+
+  Args:
+    out: directory for them.
+    source: directory that holds them, or an archive of them.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: a file is missing or damaged.
+  """
+  from lnrnn.data import numbered_text
+
+  if source is None:
+    raise DataError(
+      "the bAbI tasks (tasks_1-20_v1-2.tar.gz, Weston et al. 2015, CC BY 3.0)"
+      " are at https://research.facebook.com/downloads/babi/: name the"
+      " directory with the archive, or with the folder en, by --from"
+    )
+  return _reading("babi", source, numbered_text.owners_files(source), out)
+
+
+def _reading(
+  name: str,
+  source: pathlib.Path,
+  found: Iterable[pathlib.Path],
+  out: pathlib.Path,
+) -> str:
+  """Checks questions by reading them, and copies their files."""
+  from lnrnn.data import reading
+
+  print(reading.load(name, source).description)
+  _copy(list(found), out, source)
+  return (
+    "python -m experiments.train --config=configs/attentive_reader.py "
+    f"--config.data.source={name} --workdir=runs/reader"
+  )
+
+
 def _copy(
   paths: Sequence[pathlib.Path],
   out: pathlib.Path,
@@ -261,6 +353,9 @@ TASKS: dict[str, tuple[Callable[..., str], str]] = {
   "handwriting": (prepare_handwriting, "iam_ondb"),
   "flickr8k": (prepare_flickr8k, "flickr8k"),
   "coco": (prepare_coco, "coco"),
+  "cnn": (prepare_cnn, "cnn"),
+  "novels": (prepare_novels, "novels"),
+  "babi": (prepare_babi, "babi"),
 }
 
 

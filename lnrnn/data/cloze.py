@@ -1,0 +1,556 @@
+"""Questions about a passage: a word left out of a query has to be found.
+
+Entities are anonymous: each is called @entityN, and N tells nothing.
+"""
+
+import array
+import collections
+from collections.abc import Mapping, Sequence
+import functools
+import math
+import re
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from lnrnn.data import batches, vocabulary
+from lnrnn.data.vocabulary import Sentences, Vocabulary
+from lnrnn.errors import ConfigError, DataError
+
+PLACEHOLDER = "@placeholder"
+SPLITS = ("train", "validation", "test")
+ENTITY = re.compile(r"@entity([0-9]{1,4})")
+
+
+class Question(NamedTuple):
+  """A passage, a query and its answer.
+
+  Attributes:
+    sentences: of the passage, each a list of tokens; entities are @entityN.
+    query: tokens, @placeholder where the answer belongs.
+    answer: a token.
+  """
+
+  sentences: list[list[str]]
+  query: list[str]
+  answer: str
+
+
+class Examples(NamedTuple):
+  """Encoded questions; n of them.
+
+  Attributes:
+    passages: n sequences of numbers of words.
+    queries: likewise.
+    answers: int32 [n] numbers of words.
+  """
+
+  passages: Sentences
+  queries: Sentences
+  answers: np.ndarray
+
+
+class Baselines(NamedTuple):
+  """Errors that need no model, as parts of 1.
+
+  Attributes:
+    floor: the passage does not hold the answer.
+    most_frequent: of naming the entity that the passage has most often, and
+      the query has not; of equals the one that comes first.
+    first: of naming the entity that comes first, the query's own aside.
+    random: of naming any of those, each with the same chance.
+  """
+
+  floor: float
+  most_frequent: float
+  first: float
+  random: float
+
+
+class Dataset(NamedTuple):
+  """The splits, and what they are.
+
+  Attributes:
+    splits: {name: examples}.
+    vocabulary: @placeholder, all entities, then words by their frequency.
+    entities: number of the first entity, and the one after the last.
+    baselines: {split: errors}; none without entities.
+    description: one line.
+    fingerprint: 16 hexadecimal digits that name the content.
+  """
+
+  splits: Mapping[str, Examples]
+  vocabulary: Vocabulary
+  entities: tuple[int, int]
+  baselines: Mapping[str, Baselines]
+  description: str
+  fingerprint: str
+
+
+def top_sentences(
+  sentences: Sequence[Sequence[str]], query: Sequence[str], most: int
+) -> list[int]:
+  """The sentences of a passage that match a query best.
+
+  A word counts ln((n + 1) / m), if m of the n sentences have it. A sentence's
+  score is the sum over the different words that it shares with the query, over
+  the root of its length; of equals the later one counts.
+
+  Args:
+    sentences: n lists of tokens.
+    query: tokens; @placeholder matches nothing.
+    most: how many are taken.
+
+  Returns:
+    Their positions, ascending.
+
+  Source: Cooijmans et al. 2016, appendix, took the 4 most relevant sentences
+  "by string matching"; how is not told, so this rule is ours.
+  """
+  n = len(sentences)
+  if n <= most:
+    return list(range(n))
+  asked = set(query)
+  shared = [asked.intersection(sentence) for sentence in sentences]
+  having = collections.Counter(word for words in shared for word in words)
+  worth = {word: math.log((n + 1) / m) for word, m in having.items()}
+  scores = [
+    # In a fixed order, as the order of a set is not the same in each process.
+    sum(sorted(worth[word] for word in words)) / math.sqrt(len(sentence) or 1)
+    for words, sentence in zip(shared, sentences, strict=True)
+  ]
+  best = sorted(range(n), key=lambda i: (-scores[i], -i))
+  return sorted(best[:most])
+
+
+class Collector:
+  """Gathers questions as flat arrays, so that many need little room.
+
+  Args:
+    sentences: how many of a passage are kept, those that match the query
+      best; 0 keeps all.
+  """
+
+  def __init__(self, sentences: int = 4):
+    self._most = sentences
+    self._numbers: dict[str, int] = {}
+    self._words: list[str] = []
+    self._splits: dict[str, dict[str, array.array]] = {}
+
+  def add(self, split: str, question: Question) -> None:
+    """Takes a question in."""
+    held = self._splits.get(split)
+    if held is None:
+      held = {
+        name: array.array("i")
+        for name in ("passage", "passage_length", "query", "query_length")
+      } | {"answer": array.array("i")}
+      self._splits[split] = held
+    chosen = question.sentences
+    if self._most:
+      top = top_sentences(chosen, question.query, self._most)
+      chosen = [chosen[i] for i in top]
+    passage = [self._number(word) for words in chosen for word in words]
+    held["passage"].extend(passage)
+    held["passage_length"].append(len(passage))
+    held["query"].extend(map(self._number, question.query))
+    held["query_length"].append(len(question.query))
+    held["answer"].append(self._number(question.answer))
+
+  def _number(self, word: str) -> int:
+    number = self._numbers.get(word)
+    if number is None:
+      number = self._numbers[word] = len(self._words)
+      self._words.append(word)
+    return number
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """What was gathered, for `dataset`.
+
+    Returns:
+      "words" uint8 [bytes], all words end to end with line breaks between, in
+      the order of their provisional numbers; and, for each split,
+      "split/passage" and "split/query", int32 [p] numbers of words end to end,
+      "split/passage_length", "split/query_length" and "split/answer",
+      int32 [n].
+    """
+    text = "\n".join(self._words).encode("utf-8", "surrogatepass")
+    found = {"words": np.frombuffer(text, np.uint8)}
+    for split, held in self._splits.items():
+      for name, values in held.items():
+        found[f"{split}/{name}"] = np.frombuffer(values, np.int32)
+    return found
+
+
+def dataset(
+  gathered: Mapping[str, np.ndarray],
+  *,
+  origin: str,
+  verdict: str,
+  most_words: int = 0,
+  max_passage: int = 0,
+  max_query: int = 0,
+  left_out: Mapping[str, int] | None = None,
+) -> Dataset:
+  """Makes examples of gathered questions.
+
+  Args:
+    gathered: of `Collector.arrays`.
+    origin: of the data, for the description.
+    verdict: whether it is the paper's.
+    most_words: words of the training split with numbers of their own, the most
+      frequent; answers and entities have one anyway. 0 is all.
+    max_passage: longer passages are cut, in tokens; 0 cuts none.
+    max_query: questions with longer queries are left out; 0 leaves none out.
+    left_out: {what: how many} that a reader left out.
+
+  Returns:
+    The data.
+
+  Raises:
+    DataError: a split has no question.
+  """
+  names = [name for name in SPLITS if f"{name}/answer" in gathered]
+  words = gathered["words"].tobytes().decode("utf-8", "surrogatepass")
+  known = words.split("\n")
+  vocab, numbers, entities = _vocabulary(known, gathered, names, most_words)
+  left, splits = collections.Counter(left_out or {}), {}
+  for name in names:
+    splits[name], told = _examples(
+      {
+        key.partition("/")[2]: value
+        for key, value in gathered.items()
+        if key.startswith(f"{name}/")
+      },
+      numbers,
+      max_passage,
+      max_query,
+    )
+    left += told
+    if not len(splits[name].answers):
+      raise DataError(f"{origin}: split {name} has no question")
+  baselines = {}
+  if entities[0] < entities[1]:
+    baselines = {k: measured(v, entities) for k, v in splits.items()}
+  counts = " / ".join(f"{len(s.answers):,} {k}" for k, s in splits.items())
+  n_entities = entities[1] - entities[0]
+  description = f"{origin}: {counts} questions, {len(vocab):,} words"
+  if n_entities:
+    description += f", {n_entities:,} entities"
+  description += f" ({verdict})"
+  told = "validation" if "validation" in splits else next(iter(splits))
+  if found := baselines.get(told):
+    description += (
+      f"; {told} error: floor {found.floor:.1%}, most frequent entity"
+      f" {found.most_frequent:.1%}, first {found.first:.1%}, random"
+      f" {found.random:.1%}"
+    )
+  if notes := ", ".join(f"{n:,} {what}" for what, n in left.items() if n):
+    description += f"; {notes}"
+  arrays = {
+    f"{name}/{field}": value
+    for name, split in splits.items()
+    for field, value in (
+      ("passage", split.passages.tokens),
+      ("passage_starts", split.passages.starts),
+      ("query", split.queries.tokens),
+      ("query_starts", split.queries.starts),
+      ("answer", split.answers),
+    )
+  }
+  return Dataset(
+    splits,
+    vocab,
+    entities,
+    baselines,
+    description,
+    batches.fingerprint(arrays),
+  )
+
+
+def _vocabulary(known, gathered, names, most_words):
+  """The vocabulary, [words] numbers of the provisional ones, the entities."""
+  counts = np.zeros(len(known), np.int64)
+  for key in ("passage", "query"):
+    counts += np.bincount(gathered[f"train/{key}"], minlength=len(known))
+  answers = np.zeros(len(known), bool)
+  for name in names:
+    answers[gathered[f"{name}/answer"]] = True
+  matches = [ENTITY.fullmatch(word) for word in known]
+  ids = [int(match[1]) for match in matches if match]
+  n = max(ids) + 1 if ids else 0
+  rest = [
+    i
+    for i, word in enumerate(known)
+    if matches[i] is None and word != PLACEHOLDER and (counts[i] or answers[i])
+  ]
+  rest.sort(key=lambda i: (-counts[i], known[i]))
+  if most_words:
+    kept = set(rest[:most_words])
+    rest = [i for i in rest if i in kept or answers[i]]
+  vocab = Vocabulary(
+    (
+      PLACEHOLDER,
+      *(f"@entity{i}" for i in range(n)),
+      *(known[i] for i in rest),
+    )
+  )
+  first = len(vocabulary.SPECIAL) + 1
+  numbers = np.full(len(known), vocabulary.UNKNOWN, np.int32)
+  numbers[rest] = np.arange(first + n, len(vocab))
+  for i, (word, match) in enumerate(zip(known, matches, strict=True)):
+    if match:
+      numbers[i] = first + int(match[1])
+    elif word == PLACEHOLDER:
+      numbers[i] = first - 1
+  return vocab, numbers, (first, first + n)
+
+
+def _examples(held, numbers, max_passage, max_query):
+  """Examples of a split, and what was left out or cut."""
+  lengths = held["passage_length"].astype(np.int64)
+  queries = held["query_length"].astype(np.int64)
+  kept = (lengths > 0) & (queries > 0)
+  told = {"questions without a passage or query left out": int((~kept).sum())}
+  if max_query:
+    long = kept & (queries > max_query)
+    told[f"queries above {max_query} words left out"] = int(long.sum())
+    kept &= ~long
+  cut = lengths
+  if max_passage:
+    cut = np.minimum(lengths, max_passage)
+    told[f"passages cut to {max_passage} words"] = int(
+      (kept & (lengths > max_passage)).sum()
+    )
+  passages = _cut(numbers[held["passage"]], lengths, cut, kept)
+  own = _cut(numbers[held["query"]], queries, queries, kept)
+  answers = numbers[held["answer"]][kept]
+  return Examples(passages, own, answers), told
+
+
+def _cut(tokens, lengths, cut, kept):
+  """The first `cut` tokens of each kept sequence."""
+  at = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+  live = (at < np.repeat(cut, lengths)) & np.repeat(kept, lengths)
+  found = tokens[live]
+  starts = np.concatenate([[0], np.cumsum(cut[kept])])
+  return Sentences(found, starts, int((found == vocabulary.UNKNOWN).sum()))
+
+
+def measured(examples: Examples, entities: tuple[int, int]) -> Baselines:
+  """The errors that need no model.
+
+  Args:
+    examples: n of them.
+    entities: number of the first one, and the one after the last.
+  """
+  first, last = entities
+  n, width = len(examples.answers), last - first
+
+  def pairs(sentences):
+    rows = np.repeat(np.arange(n), np.diff(sentences.starts))
+    own = (sentences.tokens >= first) & (sentences.tokens < last)
+    return rows[own] * width + sentences.tokens[own] - first
+
+  # Of each example its entities, how often and where first they are there.
+  keys, at, counts = np.unique(
+    pairs(examples.passages), return_index=True, return_counts=True
+  )
+  right = np.arange(n) * width + examples.answers - first
+  right[(examples.answers < first) | (examples.answers >= last)] = -1
+  floor = 1 - np.isin(right, keys).mean()
+  may = ~np.isin(keys, pairs(examples.queries))
+  keys, at, counts = keys[may], at[may], counts[may]
+  rows, hits = keys // width, keys == right[keys // width]
+
+  def error(order):
+    """Of the first entity of each example in this order."""
+    _, lead = np.unique(rows[order], return_index=True)
+    return 1 - hits[order][lead].sum() / n
+
+  number = np.bincount(rows, minlength=n)
+  return Baselines(
+    floor=float(floor),
+    most_frequent=float(error(np.lexsort((at, -counts, rows)))),
+    first=float(error(np.lexsort((at, rows)))),
+    random=float(1 - (hits / number[rows]).sum() / n),
+  )
+
+
+def chosen(examples: Examples, most: int) -> Examples:
+  """Some examples, drawn at random, always the same.
+
+  Args:
+    examples: n of them.
+    most: how many; 0 is all.
+  """
+  n = len(examples.answers)
+  if not most or most >= n:
+    return examples
+  rows = np.sort(batches.shuffled(n, 0, 0)[:most])
+
+  def of(sentences):
+    steps = int(sentences.lengths[rows].max())
+    lengths = sentences.lengths[rows]
+    tokens = sentences.padded(rows, steps)[np.arange(steps) < lengths[:, None]]
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    unknown = int((tokens == vocabulary.UNKNOWN).sum())
+    return Sentences(tokens, starts, unknown)
+
+  return Examples(
+    of(examples.passages), of(examples.queries), examples.answers[rows]
+  )
+
+
+class ClozeBatches:
+  """Endless batches of examples of like length.
+
+  Passages are filled up to a multiple of `multiple`; those of one length then
+  make a bucket, and a batch is drawn from one bucket, so that there is little
+  padding, and few shapes are compiled. What a bucket has left goes into the
+  next longer one. Every epoch draws anew what goes together, and in what
+  order the batches come.
+
+  Attributes:
+    batch_size: b, examples in a batch.
+    steps_per_epoch: batches in one pass over the examples.
+    fingerprint: name of the content.
+  """
+
+  def __init__(
+    self,
+    examples: Examples,
+    entities: tuple[int, int],
+    *,
+    batch_size: int,
+    seed: int,
+    fingerprint: str,
+    multiple: int = 32,
+    run: int = 1,
+    permute: bool = True,
+  ):
+    """Checks the sizes; nothing is copied.
+
+    Args:
+      examples: n of them.
+      entities: number of the first one, and the one after the last.
+      batch_size: b, 1 to n.
+      seed: whole number >= 0; with the step it decides the batch.
+      fingerprint: name of the content.
+      multiple: of the passages' length.
+      run: so many batches of one bucket come one after the other, where it
+        has them, to be dispatched together.
+      permute: each batch has the entities renamed, by one permutation of all.
+
+    Raises:
+      ConfigError: the batch size is out of range.
+    """
+    n = len(examples.answers)
+    if not 1 <= batch_size <= n:
+      raise ConfigError(
+        f"batch_size: {batch_size} is not allowed: 1 to {n}, the questions at"
+        " hand"
+      )
+    self.batch_size, self.fingerprint = batch_size, fingerprint
+    self.steps_per_epoch = n // batch_size
+    self._examples, self._entities = examples, entities
+    self._seed, self._run, self._permute = seed, run, permute
+    lengths = examples.passages.lengths.astype(np.int64)
+    self._steps = -(-lengths // multiple) * multiple
+    self._query_steps = query_steps(examples)
+    # Two epochs, as reading ahead straddles their border.
+    self._order = functools.lru_cache(maxsize=2)(self._drawn)
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __repr__(self) -> str:
+    return (
+      f"ClozeBatches(questions={len(self._examples.answers)},"
+      f" batch_size={self.batch_size}, seed={self._seed}, run={self._run},"
+      f" permute={self._permute}, fingerprint={self.fingerprint!r})"
+    )
+
+  def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+    """The batch of one step.
+
+    Args:
+      step: absolute step, from 0.
+
+    Returns:
+      "passage" int32 [b, t], t of `shape`; "query" int32 [b, s], s the same
+      in all batches; "passage_length", "query_length" and "answer" int32 [b].
+
+    Raises:
+      IndexError: the step is negative.
+    """
+    batch = gathered(
+      self._examples, self._rows(step), self.shape(step), self._query_steps
+    )
+    if self._permute:
+      first, last = self._entities
+      bits = np.random.Philox(np.random.SeedSequence([self._seed, step, 1]))
+      renamed = first + np.argsort(bits.random_raw(last - first))
+      for name in ("passage", "query", "answer"):
+        words = batch[name]
+        own = (words >= first) & (words < last)
+        words[own] = renamed[words[own] - first]
+    return batch
+
+  def shape(self, step: int) -> int:
+    """Steps of time of the passages, by which batches differ in shape."""
+    return int(self._steps[self._rows(step)].max())
+
+  def _rows(self, step: int) -> np.ndarray:
+    if step < 0:
+      raise IndexError(f"step {step}: steps count from 0")
+    epoch, index = divmod(step, self.steps_per_epoch)
+    return self._order(epoch)[index]
+
+  def _drawn(self, epoch: int) -> np.ndarray:
+    """Rows [steps_per_epoch, b] of an epoch's batches."""
+    b = self.batch_size
+    order = batches.shuffled(len(self._steps), self._seed, epoch)
+    found, left = [], order[:0]
+    for steps in np.unique(self._steps):
+      bucket = np.concatenate([left, order[self._steps[order] == steps]])
+      whole = len(bucket) // b * b
+      found.append(bucket[:whole].reshape(-1, b))
+      left = bucket[whole:]
+    runs = [
+      rows[i : i + self._run]
+      for rows in found
+      for i in range(0, len(rows), self._run)
+    ]
+    bits = np.random.Philox(np.random.SeedSequence([self._seed, epoch, 2]))
+    mixed = np.argsort(bits.random_raw(len(runs)))
+    return np.concatenate([runs[i] for i in mixed])
+
+
+def query_steps(examples: Examples) -> int:
+  """The length of the longest query, by which all are filled up."""
+  return int(examples.queries.lengths.max())
+
+
+def gathered(
+  examples: Examples, rows: np.ndarray, steps: int, query: int
+) -> dict[str, np.ndarray]:
+  """Some examples as the rows of matrices.
+
+  Args:
+    examples: n of them.
+    rows: [b] positions.
+    steps: t, at least the longest of their passages.
+    query: s, at least the longest of their queries.
+
+  Returns:
+    As `ClozeBatches`.
+  """
+  return {
+    "passage": examples.passages.padded(rows, steps),
+    "passage_length": examples.passages.lengths[rows],
+    "query": examples.queries.padded(rows, query),
+    "query_length": examples.queries.lengths[rows],
+    "answer": examples.answers[rows].astype(np.int32),
+  }
