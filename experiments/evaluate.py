@@ -12,10 +12,16 @@ the run is evaluated, as in `--override=importance_samples=500`.
 
 looks into a run on images and captions instead: the images that fit the
 caption best, and the captions that fit the image.
+
+  python -m experiments.evaluate --workdir=runs/reader_ln --split=validation \
+      --examples=5
+
+draws where an attentive reader looked in five questions instead.
 """
 
 import json
 import math
+import pathlib
 
 from absl import flags
 import jax
@@ -40,6 +46,12 @@ _IMAGE = flags.DEFINE_multi_string(
 )
 _CAPTION = flags.DEFINE_multi_string(
   "caption", [], "a text, to find images of the split for"
+)
+_EXAMPLES = flags.DEFINE_integer(
+  "examples",
+  0,
+  "questions of the split whose attention is drawn",
+  lower_bound=0,
 )
 _TOP = flags.DEFINE_integer(
   "top", 5, "how many captions or images are shown", lower_bound=1
@@ -68,10 +80,23 @@ def main() -> None:
       f"--{asked[0][0]}: {_WORKDIR.value} is a run of {config.experiment}; to"
       " look for images and captions is for order_embedding"
     )
+  drawn = getattr(launch.task(config), "pictures", None)
+  if _EXAMPLES.value and drawn is None:
+    raise ConfigError(
+      f"--examples: {_WORKDIR.value} is a run of {config.experiment}; to draw"
+      " attention is for attentive_reader"
+    )
   state = loop.restore(own, experiment, _WORKDIR.value, _CHECKPOINT.value)
   if asked and answer is not None:
     split = _SPLIT.value or "test"
     signals.say(answer(config, state.variables, split, asked, _TOP.value))
+    return
+  if _EXAMPLES.value and drawn is not None:
+    split = _SPLIT.value or "validation"
+    folder = pathlib.Path(_WORKDIR.value, "figures")
+    n = _EXAMPLES.value
+    for path in drawn(config, state.variables, split, n, folder):
+      signals.say(str(path))
     return
   found = recorder.run_evals(
     experiment,

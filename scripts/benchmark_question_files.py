@@ -65,8 +65,8 @@ def measure(folder: str) -> str:
   seconds = time.perf_counter() - start
   return (
     f"{n:,} files of {tokens / n:.0f} tokens in {seconds:.1f} s:"
-    f" {n / seconds:,.0f} files/s in one process; peak memory {_peak():.0f} MiB,"
-    f" {before:.0f} MiB before reading"
+    f" {n / seconds:,.0f} files/s in one process; peak memory"
+    f" {_peak():.0f} MiB, {before:.0f} MiB before reading"
   )
 
 

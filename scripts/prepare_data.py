@@ -252,7 +252,9 @@ def prepare_cnn(out: pathlib.Path, source: pathlib.Path | None) -> str:
       " https://cs.nyu.edu/~kcho/DMQA/: unpack them, and name the directory by"
       " --from"
     )
-  return _reading("cnn", source, question_files.folders(source).values(), out)
+  return _reading(
+    "cnn", source, question_files.split_folders(source).values(), out
+  )
 
 
 def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
@@ -294,15 +296,15 @@ def prepare_babi(out: pathlib.Path, source: pathlib.Path | None) -> str:
   Raises:
     DataError: a file is missing or damaged.
   """
-  from lnrnn.data import numbered_text
-
   if source is None:
     raise DataError(
       "the bAbI tasks (tasks_1-20_v1-2.tar.gz, Weston et al. 2015, CC BY 3.0)"
       " are at https://research.facebook.com/downloads/babi/: name the"
       " directory with the archive, or with the folder en, by --from"
     )
-  return _reading("babi", source, numbered_text.owners_files(source), out)
+  # What it holds was read; all of it is copied, other tasks too.
+  found = [p for p in source.iterdir() if p.name[0] != "."]
+  return _reading("babi", source, found, out)
 
 
 def _reading(

@@ -8,8 +8,13 @@ _SHORT = {
   *("gen", "lieut", "sergt", "prof", "esq", "jun", "sen", "vol", "no", "mme"),
   *("mlle", "viz", "etc", "i.e", "e.g", "co", "bart"),
 }
+_LONGEST_SHORT = max(map(len, _SHORT))
 # Marks, closing quotes and brackets, then blanks before what may begin one.
-_END = re.compile(r"([.!?…]+)([\"'”’)\]]*)\s+(?=[\"'“‘(\[—–-]*\s*[A-Z0-9])")
+# The looking back, and no trying with fewer blanks, change nothing but the time
+# that long runs of marks or blanks take.
+_END = re.compile(
+  r"(?<![.!?…])([.!?…]+)([\"'”’)\]]*)\s++(?=[\"'“‘(\[—–-]*\s*[A-Z0-9])"
+)
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|[.!?]")
 END_MARKS = frozenset(".!?")
 
@@ -39,7 +44,8 @@ def sentences(paragraph: str) -> list[str]:
 
 
 def _is_short(before: str) -> bool:
-  word = re.split(r"[\s—–\-(“‘\"']", before)[-1]
+  # The end is enough, and the whole may be long.
+  word = re.split(r"[\s—–\-(“‘\"']", before[-_LONGEST_SHORT - 1 :])[-1]
   return word.lower() in _SHORT or (len(word) == 1 and word.isupper())
 
 

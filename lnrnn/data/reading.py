@@ -1,9 +1,9 @@
 """Questions about passages, from several sources."""
 
-from collections import Counter
 import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from lnrnn.data import (
   numbered_text,
   question_files,
 )
-from lnrnn.errors import ConfigError
+from lnrnn.errors import ConfigError, DataError
 
 SOURCES = ("embedded", "novels", "cnn", "cnn_top4", "babi")
 # Folders of the sources in a data directory.
@@ -109,36 +109,47 @@ def _cnn(
   folder: pathlib.Path, sentences: int, *, strict: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
   """The questions of all splits, and what was left out."""
-  folders = question_files.folders(folder)
+  folders = question_files.split_folders(folder)
 
   def make():
     collector = cloze.Collector(sentences)
-    skipped: Counter[str] = Counter()
+    skipped = question_files.Skipped()
     for split, path in folders.items():
-      found = question_files.stream(path, None if strict else skipped)
-      for question in found:
-        collector.add(split, question)
-    left = json.dumps(skipped).encode()
+      own = "train" if split == "training" else split
+      for question in question_files.stream(
+        path, strict=strict, report=skipped
+      ):
+        collector.add(own, question)
+    for line in skipped.lines():
+      print(f"{folder}: {line}", file=sys.stderr)
+    left = json.dumps(skipped.counts).encode()
     return {**collector.arrays(), "left": np.frombuffer(left, np.uint8)}
 
   key = cached.digest(folders.values(), _VERSION, sentences, strict)
   arrays, _ = cached.arrays("cnn", key, make)
   left = json.loads(arrays.pop("left").tobytes())
-  return arrays, {f"files left out: {why}": n for why, n in left.items()}
+  return arrays, {f"files left out, as {why}": n for why, n in left.items()}
 
 
 def _top4(folder: pathlib.Path) -> dict[str, np.ndarray]:
   """The same questions as each split, as there are too few to part."""
+  there = sorted(folder.glob("*.txt"))
+  if len(there) != 1:
+    listed = ", ".join(path.name for path in there) or "none"
+    raise DataError(
+      f"{folder}: one .txt file of questions is needed; there are: {listed}"
+    )
+  found = numbered_text.read_top4(there[0])
   collector = cloze.Collector(0)
   for split in cloze.SPLITS:
-    for question in numbered_text.top4(folder):
+    for question in found:
       collector.add(split, question)
   return collector.arrays()
 
 
 def _babi(folder: pathlib.Path, task: int) -> dict[str, np.ndarray]:
   """A task's questions, a tenth of the training set for validation."""
-  found = numbered_text.babi(folder, task)
+  found = numbered_text.read_babi(folder, task)
   train = found["train"]
   held = set(batches.shuffled(len(train), 0, 0)[: len(train) // 10].tolist())
   collector = cloze.Collector(0)
