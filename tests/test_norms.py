@@ -558,6 +558,37 @@ def test_batch_norm_trains_by_the_minibatch_and_tests_by_averages(unbiased):
   np.testing.assert_allclose(alone, y[:1], rtol=1e-6)
 
 
+def test_cases_that_do_not_count_are_not_in_the_statistics():
+  """Not even where they are no numbers; the others are as if alone."""
+  a = np.array(minibatches(1)[0])
+  live = np.arange(len(a)) % 3 > 0
+  module = norms.BatchNorm(momentum=0.5)
+  variables = module.init(jax.random.key(0), a)
+  how = dict(train=True, mutable=["batch_stats"])
+  alone, wanted = module.apply(variables, a[live], **how)
+  a[~live] = 1e30
+  y, found = module.apply(variables, a, live=live, **how)
+  np.testing.assert_allclose(y[live], alone, rtol=1e-5, atol=1e-6)
+  for name, value in wanted["batch_stats"].items():
+    np.testing.assert_allclose(
+      found["batch_stats"][name], value, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_the_minibatch_can_be_used_at_test_and_no_average_moves():
+  batches = minibatches(3)
+  module = norms.BatchNorm(test="minibatch")
+  variables, _ = updated(module, batches[:2])
+  y, same = module.apply(variables, batches[2], mutable=["batch_stats"])
+  trained = module.apply(variables, batches[2], train=True)
+  np.testing.assert_array_equal(y, trained)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    same["batch_stats"],
+    variables["batch_stats"],
+  )
+
+
 def test_immutable_averages_are_left_alone_and_the_minibatch_is_used():
   batches = minibatches(3)
   module = norms.BatchNorm()

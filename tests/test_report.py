@@ -61,6 +61,30 @@ def test_the_figure_has_a_row_a_metric_and_a_column_a_group():
   assert row[0].xlabel == "training seconds" and row[0].log
 
 
+@pytest.mark.parametrize(
+  ("field", "value", "wanted"),
+  [
+    ("norm", "batch", ("batch norm", "batch")),
+    ("batch_size", "4", ("4", "")),
+    ("norm+model.norm_everywhere", "batch+false", ("batch norm", "batch")),
+    (
+      "norm+model.norm_everywhere",
+      "batch+true",
+      ("batch norm, norm everywhere", "batch"),
+    ),
+    (
+      "norm+optimizer.learning_rate",
+      "layer+1e-3",
+      ("layer norm, learning rate 1e-3", "layer"),
+    ),
+  ],
+)
+def test_a_line_is_called_by_its_norm_and_what_varies_with_it(
+  field, value, wanted
+):
+  assert report._label(field, value) == wanted
+
+
 def test_a_varied_field_can_be_the_abscissa():
   (row,) = report.panels(_comparison(last=2), "optimizer.learning_rate")
   assert [panel.title for panel in row] == [

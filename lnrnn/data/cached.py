@@ -5,13 +5,19 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 
 from lnrnn import files
 from lnrnn.data import batches, fetch
 from lnrnn.errors import DataError, one_line
+
+# What reading a damaged zip raises; RuntimeError is of its flags or methods.
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, OverflowError)
+_UNREADABLE += (zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def contents(
@@ -20,7 +26,7 @@ def contents(
   """The files of one kind in an archive or a tree; hidden ones are passed by.
 
   Args:
-    path: of the archive or the tree.
+    path: of a tar archive, a zip (`.zip`) or a tree.
     ending: of the files' names.
     max_bytes: that an archive may unpack to.
 
@@ -34,16 +40,47 @@ def contents(
     for file in sorted(path.rglob(f"*{ending}")):
       if file.name[0] != ".":
         try:
-          yield str(file), file.name, file.read_bytes()
+          content = file.read_bytes()
         except OSError as error:
           raise DataError(
-            f"{file}: cannot be read: {one_line(error)}"
+            f"{_shown(file)}: cannot be read: {one_line(error)}"
           ) from error
+        yield _shown(file), file.name, content
     return
-  for name, content in fetch.contents(path, max_bytes=max_bytes):
+  packed = _zipped if path.suffix == ".zip" else fetch.contents
+  for name, content in packed(path, max_bytes=max_bytes):
     last = name.rpartition("/")[2]
     if last.endswith(ending) and last[0] != ".":
-      yield f"{path}: {name}", last, content
+      yield f"{path}: {_shown(name)}", last, content
+
+
+def _shown(name: object) -> str:
+  """Names in archives, and of files, may hold anything, line breaks too."""
+  text = str(name)
+  return text if text.isprintable() else repr(text)
+
+
+def _zipped(
+  path: pathlib.Path, *, max_bytes: int
+) -> Iterator[tuple[str, bytes]]:
+  """As `fetch.contents`, of a zip."""
+  left = max_bytes
+  try:
+    with zipfile.ZipFile(path) as archive:
+      for entry in archive.infolist():
+        if entry.compress_type not in (
+          zipfile.ZIP_STORED,
+          zipfile.ZIP_DEFLATED,
+        ):
+          raise ValueError(f"{entry.filename!r} is packed by another method")
+        with archive.open(entry) as file:
+          content = file.read(left + 1)
+        left -= len(content)
+        if left < 0:
+          raise ValueError(f"its files have more than {max_bytes:,} bytes")
+        yield entry.filename, content
+  except _UNREADABLE as error:
+    raise DataError(f"{path}: cannot be unpacked: {one_line(error)}") from error
 
 
 def digest(paths: Iterable[pathlib.Path], *options: object) -> str:
@@ -56,18 +93,33 @@ def digest(paths: Iterable[pathlib.Path], *options: object) -> str:
 
   Returns:
     16 hexadecimal digits.
+
+  Raises:
+    DataError: something cannot be read.
   """
   found = hashlib.sha256("|".join(map(str, options)).encode())
   for path in paths:
-    if path.is_dir():
-      for name, entry in _entries(path):
-        stat = entry.stat()
-        line = f"{name}|{stat.st_size}|{stat.st_mtime_ns}|"
-        found.update(line.encode("utf-8", "surrogateescape"))
-    else:
-      with path.open("rb") as file:
-        found.update(hashlib.file_digest(file, "sha256").digest())
+    try:
+      _update(found, path)
+    except OSError as error:
+      raise DataError(
+        f"{_shown(path)}: cannot be read: {one_line(error)}"
+      ) from error
   return found.hexdigest()[:16]
+
+
+def _update(found, path: pathlib.Path) -> None:
+  """Takes what names one path into a digest."""
+  if not path.is_dir():
+    with path.open("rb") as file:
+      found.update(hashlib.file_digest(file, "sha256").digest())
+    return
+  for name, entry in _entries(path):
+    stat = entry.stat()
+    line = f"{name}|{stat.st_size}|{stat.st_mtime_ns}|"
+    found.update(line.encode("utf-8", "surrogateescape"))
+  # Else a file could go from the end of a tree to the next one's beginning.
+  found.update(b"/")
 
 
 def _entries(path: pathlib.Path, prefix: str = ""):
@@ -116,7 +168,7 @@ def arrays(
   with contextlib.suppress(OSError):
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(path) as part:
-      np.savez(part, **made)
+      np.savez(part, **made)  # type: ignore
     with files.atomic(path.with_suffix(".sum")) as part:
       part.write_text(found, "ascii")
   return made, found

@@ -111,7 +111,7 @@ def top_sentences(
   n = len(sentences)
   if n <= most:
     return list(range(n))
-  asked = set(query)
+  asked = set(query) - {PLACEHOLDER}
   shared = [asked.intersection(sentence) for sentence in sentences]
   having = collections.Counter(word for words in shared for word in words)
   worth = {word: math.log((n + 1) / m) for word, m in having.items()}
@@ -124,6 +124,14 @@ def top_sentences(
   return sorted(best[:most])
 
 
+class _Numbers(dict[str, int]):
+  """Gives each new word the next number."""
+
+  def __missing__(self, word: str) -> int:
+    number = self[word] = len(self)
+    return number
+
+
 class Collector:
   """Gathers questions as flat arrays, so that many need little room.
 
@@ -134,8 +142,7 @@ class Collector:
 
   def __init__(self, sentences: int = 4):
     self._most = sentences
-    self._numbers: dict[str, int] = {}
-    self._words: list[str] = []
+    self._numbers = _Numbers()
     self._splits: dict[str, dict[str, array.array]] = {}
 
   def add(self, split: str, question: Question) -> None:
@@ -151,19 +158,13 @@ class Collector:
     if self._most:
       top = top_sentences(chosen, question.query, self._most)
       chosen = [chosen[i] for i in top]
-    passage = [self._number(word) for words in chosen for word in words]
+    numbers = self._numbers
+    passage = [numbers[word] for words in chosen for word in words]
     held["passage"].extend(passage)
     held["passage_length"].append(len(passage))
-    held["query"].extend(map(self._number, question.query))
+    held["query"].extend([numbers[word] for word in question.query])
     held["query_length"].append(len(question.query))
-    held["answer"].append(self._number(question.answer))
-
-  def _number(self, word: str) -> int:
-    number = self._numbers.get(word)
-    if number is None:
-      number = self._numbers[word] = len(self._words)
-      self._words.append(word)
-    return number
+    held["answer"].append(numbers[question.answer])
 
   def arrays(self) -> dict[str, np.ndarray]:
     """What was gathered, for `dataset`.
@@ -175,8 +176,8 @@ class Collector:
       "split/passage_length", "split/query_length" and "split/answer",
       int32 [n].
     """
-    text = "\n".join(self._words).encode("utf-8", "surrogatepass")
-    found = {"words": np.frombuffer(text, np.uint8)}
+    text = "\n".join(self._numbers).encode("utf-8", "surrogatepass")
+    found: dict[str, np.ndarray] = {"words": np.frombuffer(text, np.uint8)}
     for split, held in self._splits.items():
       for name, values in held.items():
         found[f"{split}/{name}"] = np.frombuffer(values, np.int32)
@@ -211,12 +212,14 @@ def dataset(
   Raises:
     DataError: a split has no question.
   """
-  names = [name for name in SPLITS if f"{name}/answer" in gathered]
+  left, splits = collections.Counter(left_out or {}), {}
+  for name in SPLITS:
+    if f"{name}/answer" not in gathered:
+      raise DataError(_without(origin, name, left))
   words = gathered["words"].tobytes().decode("utf-8", "surrogatepass")
   known = words.split("\n")
-  vocab, numbers, entities = _vocabulary(known, gathered, names, most_words)
-  left, splits = collections.Counter(left_out or {}), {}
-  for name in names:
+  vocab, numbers, entities = _vocabulary(known, gathered, most_words)
+  for name in SPLITS:
     splits[name], told = _examples(
       {
         key.partition("/")[2]: value
@@ -229,7 +232,7 @@ def dataset(
     )
     left += told
     if not len(splits[name].answers):
-      raise DataError(f"{origin}: split {name} has no question")
+      raise DataError(_without(origin, name, left))
   baselines = {}
   if entities[0] < entities[1]:
     baselines = {k: measured(v, entities) for k, v in splits.items()}
@@ -239,15 +242,13 @@ def dataset(
   if n_entities:
     description += f", {n_entities:,} entities"
   description += f" ({verdict})"
-  told = "validation" if "validation" in splits else next(iter(splits))
-  if found := baselines.get(told):
+  if found := baselines.get("validation"):
     description += (
-      f"; {told} error: floor {found.floor:.1%}, most frequent entity"
+      f"; validation error: floor {found.floor:.1%}, most frequent entity"
       f" {found.most_frequent:.1%}, first {found.first:.1%}, random"
       f" {found.random:.1%}"
     )
-  if notes := ", ".join(f"{n:,} {what}" for what, n in left.items() if n):
-    description += f"; {notes}"
+  description += _notes(left)
   arrays = {
     f"{name}/{field}": value
     for name, split in splits.items()
@@ -269,13 +270,24 @@ def dataset(
   )
 
 
-def _vocabulary(known, gathered, names, most_words):
+def _without(origin, name, left):
+  """What to say of a split without a question."""
+  return f"{origin}: split {name} has no question{_notes(left)}"
+
+
+def _notes(left):
+  """What was left out, to be put behind a sentence."""
+  notes = ", ".join(f"{n:,} {what}" for what, n in left.items() if n)
+  return f"; {notes}" if notes else ""
+
+
+def _vocabulary(known, gathered, most_words):
   """The vocabulary, [words] numbers of the provisional ones, the entities."""
   counts = np.zeros(len(known), np.int64)
   for key in ("passage", "query"):
     counts += np.bincount(gathered[f"train/{key}"], minlength=len(known))
   answers = np.zeros(len(known), bool)
-  for name in names:
+  for name in SPLITS:
     answers[gathered[f"{name}/answer"]] = True
   matches = [ENTITY.fullmatch(word) for word in known]
   ids = [int(match[1]) for match in matches if match]
@@ -444,7 +456,7 @@ class ClozeBatches:
       permute: each batch has the entities renamed, by one permutation of all.
 
     Raises:
-      ConfigError: the batch size is out of range.
+      ConfigError: the batch size or the seed is out of range.
     """
     n = len(examples.answers)
     if not 1 <= batch_size <= n:
@@ -452,10 +464,13 @@ class ClozeBatches:
         f"batch_size: {batch_size} is not allowed: 1 to {n}, the questions at"
         " hand"
       )
+    if seed < 0:
+      raise ConfigError(f"seed: {seed} is not allowed: 0 or more")
     self.batch_size, self.fingerprint = batch_size, fingerprint
     self.steps_per_epoch = n // batch_size
     self._examples, self._entities = examples, entities
     self._seed, self._run, self._permute = seed, run, permute
+    self._multiple = multiple
     lengths = examples.passages.lengths.astype(np.int64)
     self._steps = -(-lengths // multiple) * multiple
     self._query_steps = query_steps(examples)
@@ -468,8 +483,9 @@ class ClozeBatches:
   def __repr__(self) -> str:
     return (
       f"ClozeBatches(questions={len(self._examples.answers)},"
-      f" batch_size={self.batch_size}, seed={self._seed}, run={self._run},"
-      f" permute={self._permute}, fingerprint={self.fingerprint!r})"
+      f" batch_size={self.batch_size}, seed={self._seed},"
+      f" multiple={self._multiple}, run={self._run}, permute={self._permute},"
+      f" fingerprint={self.fingerprint!r})"
     )
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:

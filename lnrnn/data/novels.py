@@ -102,7 +102,11 @@ def sources(folder: pathlib.Path) -> list[pathlib.Path]:
   endings = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
   if any(path.name[0] != "." for path in folder.rglob("*.xml")):
     return [folder]
-  found = sorted(p for p in folder.iterdir() if p.name.endswith(endings))
+  found = sorted(
+    path
+    for path in folder.iterdir()
+    if path.name.endswith(endings) and path.name[0] != "."
+  )
   if not found:
     raise DataError(
       f"{folder}: has no TEI novels: .xml files or archives"

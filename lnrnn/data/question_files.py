@@ -189,15 +189,16 @@ def sentences(tokens: list[str]) -> list[list[str]]:
   Returns:
     All tokens, in lists, none empty.
   """
-  found, begin, ended = [], 0, False
-  for i, token in enumerate(tokens):
-    if ended and token not in _CLOSING:
-      found.append(tokens[begin:i])
-      begin, ended = i, False
-    if token in END_MARKS:
-      ended = True
-  if tokens:
-    found.append(tokens[begin:])
+  found, end, n = [], 0, len(tokens)
+  for i in [i for i, token in enumerate(tokens) if token in END_MARKS]:
+    if i < end:  # It follows another mark.
+      continue
+    begin, end = end, i + 1
+    while end < n and tokens[end] in _CLOSING:
+      end += 1
+    found.append(tokens[begin:end])
+  if end < n:
+    found.append(tokens[end:])
   return found
 
 

@@ -133,7 +133,7 @@ def _cnn(
 
 def _top4(folder: pathlib.Path) -> dict[str, np.ndarray]:
   """The same questions as each split, as there are too few to part."""
-  there = sorted(folder.glob("*.txt"))
+  there = sorted(p for p in folder.glob("*.txt") if p.name[0] != ".")
   if len(there) != 1:
     listed = ", ".join(path.name for path in there) or "none"
     raise DataError(

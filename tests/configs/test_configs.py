@@ -24,7 +24,7 @@ FIELDS = {
     f"optimizer.{name}"
     for name in (
       *("name", "learning_rate", "schedule", "warmup_steps", "b1", "b2"),
-      *("eps", "weight_decay", "clip", "clip_per_tensor"),
+      *("eps", "weight_decay", "clip", "clip_rule", "clip_per_tensor"),
     )
   ),
 }

@@ -1,5 +1,6 @@
 """What the attentive reader's task refuses, measures and draws."""
 
+import functools
 import importlib
 import json
 
@@ -18,6 +19,7 @@ from lnrnn.training import writers
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 SMALL = "smoke,eval_examples=0"
+QUIET = "norm=layer,model.dropout=0"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +39,8 @@ def path(repo):
 def built(path):
   """(arguments) -> (config, experiment, its first variables)."""
 
-  def build(arguments=""):
+  @functools.cache
+  def build(arguments=QUIET):
     config = launch.load(f"{path}:{SMALL},{arguments}")
     experiment = attentive_reader.build(config)
     batch = experiment.train_data[0]
@@ -102,14 +105,24 @@ def test_a_batch_larger_than_the_data_is_refused(built):
 # --- What is measured ---
 
 
-def _answers(variables, examples, how):
+HOW = dict(
+  norm="layer",
+  form="separate",
+  eps=1e-5,
+  similarity=True,
+  skip=True,
+  bidirectional=False,
+)
+
+
+def _answers(variables, examples):
   """Scores of each question, by NumPy in float64."""
   params = jax.tree.map(np.float64, variables["params"])
   cut = lambda s, i: s.tokens[s.starts[i] : s.starts[i + 1]]
   return np.array(
     [
       reference.answer(
-        params, cut(examples.passages, i), cut(examples.queries, i), how
+        params, cut(examples.passages, i), cut(examples.queries, i), HOW
       )[0]
       for i in range(len(examples.answers))
     ]
@@ -117,22 +130,11 @@ def _answers(variables, examples, how):
 
 
 def test_errors_are_counted_over_all_words_and_among_the_entities(built):
-  config, experiment, variables = built("norm=layer")
+  config, experiment, variables = built()
   data = attentive_reader.load_data(config)
   first, last = data.entities
   examples = data.splits["validation"]
-  scores = _answers(
-    variables,
-    examples,
-    dict(
-      norm="layer",
-      form="separate",
-      eps=1e-5,
-      similarity=True,
-      skip=True,
-      bidirectional=False,
-    ),
-  )
+  scores = _answers(variables, examples)
   wrong, among, nll = [], [], []
   for i, (row, answer) in enumerate(zip(scores, examples.answers, strict=True)):
     passage = examples.passages
@@ -157,27 +159,27 @@ def test_errors_are_counted_over_all_words_and_among_the_entities(built):
   }
 
 
-def test_the_loss_is_the_mean_over_the_batch_with_dropout(built):
-  _, experiment, variables = built("norm=none,model.dropout=0")
+def test_the_loss_is_the_mean_over_the_batch(built):
+  """At first it is near the logarithm of the number of words."""
+  config, experiment, variables = built()
   batch = experiment.train_data[1]
   loss = jax.jit(experiment.loss)
   value, (_, metrics) = loss(variables, batch, jax.random.key(0))
-  rows = [len(batch["answer"])]
-  how = dict(norm="none", form="separate", eps=1e-5, similarity=True)
-  how |= dict(skip=True, bidirectional=False)
   params = jax.tree.map(np.float64, variables["params"])
   nll, wrong = [], []
-  for i in range(rows[0]):
+  for i in range(len(batch["answer"])):
     scores, _ = reference.answer(
       params,
       batch["passage"][i, : batch["passage_length"][i]],
       batch["query"][i, : batch["query_length"][i]],
-      how,
+      HOW,
     )
     nll.append(reference.nll(scores, batch["answer"][i]))
     wrong.append(scores.argmax() != batch["answer"][i])
   np.testing.assert_allclose(value, np.mean(nll), rtol=1e-4)
   np.testing.assert_allclose(metrics["error"], np.mean(wrong), rtol=1e-5)
+  words = len(attentive_reader.load_data(config).vocabulary)
+  assert float(value) == pytest.approx(np.log(words), rel=0.1)
 
 
 def test_batch_norm_is_measured_by_statistics_of_its_own_parameters(built):
@@ -197,7 +199,7 @@ def test_batch_norm_is_measured_by_statistics_of_its_own_parameters(built):
 
 def test_every_question_is_counted_once(built):
   """With 21 in blocks of 8, the last of which overlaps."""
-  config, experiment, variables = built("norm=none")
+  config, experiment, variables = built()
   data = attentive_reader.load_data(config)
   examples = data.splits["validation"]
   reader = attentive_reader.Reader(
@@ -228,15 +230,6 @@ def _one_by_one(examples):
 
 
 # --- Runs ---
-
-
-def test_the_first_losses_are_near_the_logarithm_of_the_vocabulary(built):
-  config, experiment, variables = built("norm=none")
-  data = attentive_reader.load_data(config)
-  value, _ = jax.jit(experiment.loss)(
-    variables, experiment.train_data[0], jax.random.key(0)
-  )
-  assert float(value) == pytest.approx(np.log(len(data.vocabulary)), rel=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import caption_files
 import iam_files
 import pytest
 
-from lnrnn.data import captions, mnist
+from lnrnn.data import captions, mnist, question_files, reading
 
 # The script, for other files than the published ones.
 WITH_HASHES = """
@@ -265,7 +265,41 @@ def test_captions_and_features_are_copied_and_read(prepare, tmp_path, task):
   assert data.fingerprint == captions.load(task, source).fingerprint
 
 
-@pytest.mark.parametrize("task", ["flickr8k", "coco"])
+@pytest.mark.parametrize(
+  ("task", "counted"),
+  [("cnn", "2 train / 2 validation / 2 test"), ("babi", "9 train / 1")],
+)
+def test_questions_are_copied_and_read(
+  prepare, tmp_path, monkeypatch, task, counted
+):
+  monkeypatch.setenv("LNRNN_CACHE_DIR", str(tmp_path / "cache"))
+  source, out = tmp_path / "owners", tmp_path / "out"
+  _write_questions(source, task)
+  done = prepare(task, "--from", source, "--out", out)
+  assert done.returncode == 0, done.stderr
+  assert counted in done.stdout
+  assert f"--config.data.source={task}" in done.stdout
+  found = reading.load(task, out)
+  assert found.fingerprint == reading.load(task, source).fingerprint
+
+
+def _write_questions(folder, task):
+  if task == "cnn":
+    for split in question_files.SPLITS:
+      place = folder / "questions" / split
+      place.mkdir(parents=True)
+      for i in range(2):
+        text = f"u\n\n@entity{i} sat .\n\n@placeholder sat\n\n@entity{i}\n\n"
+        (place / f"{i}.question").write_text(f"{text}@entity{i}:Ann\n")
+  else:
+    (folder / "en").mkdir(parents=True)
+    story = "1 Ann went home.\n2 Where is Ann? \thome\t1\n"
+    for part in ("train", "test"):
+      path = folder / "en" / f"qa1_single-supporting-fact_{part}.txt"
+      path.write_text(10 * story)
+
+
+@pytest.mark.parametrize("task", ["flickr8k", "coco", "cnn", "novels", "babi"])
 def test_captions_say_where_they_are_to_be_had(prepare, tmp_path, task):
   done = prepare(task, "--out", tmp_path)
   assert done.returncode == 2 and "--from" in done.stderr

@@ -66,6 +66,9 @@ RULES = {
 def _clip(gs, o):
   if o.clip:
     norm = np.sqrt(sum((g * g).sum() for g in gs.values()))
+    if o.clip_rule == "authors":  # As their Theano code has it.
+      times = o.clip / np.sqrt(norm) if norm > o.clip**2 else 1
+      return {k: times * g for k, g in gs.items()}
     gs = {k: g * min(1, o.clip / norm) if norm else g for k, g in gs.items()}
   if o.clip_per_tensor:
     norms = {k: np.sqrt((g * g).sum()) for k, g in gs.items()}
@@ -76,7 +79,15 @@ def _clip(gs, o):
   return gs
 
 
-@pytest.mark.parametrize("clips", [{}, {"clip": 1.0}, {"clip_per_tensor": 0.5}])
+@pytest.mark.parametrize(
+  "clips",
+  [
+    {},
+    {"clip": 1.0},
+    {"clip_per_tensor": 0.5},
+    {"clip": 1.5, "clip_rule": "authors"},
+  ],
+)
 @pytest.mark.parametrize("name", optim.NAMES)
 def test_five_steps_equal_numpy(settings, name, clips):
   extra = {f"optimizer__{k}": v for k, v in clips.items()}
@@ -102,6 +113,22 @@ def test_five_steps_equal_numpy(settings, name, clips):
       want[k] = want[k] - 0.1 * RULES[name](want[k], g, memory[k], t, o)
   for k in SHAPES:
     np.testing.assert_allclose(got[k], want[k], rtol=2e-5, atol=2e-6)
+
+
+def test_the_authors_clip_leaves_a_gradient_far_above_its_number():
+  """10 means: above 100, so 10 times the root of the length."""
+  tx = optim.clip_authors(10.0)
+  for length, wanted in ((99.0, 99.0), (400.0, 200.0), (0.0, 0.0)):
+    g = {"a": jnp.array([0.6 * length]), "b": jnp.array([[0.8 * length]])}
+    clipped, _ = tx.update(g, tx.init(g))
+    found = np.hypot(clipped["a"][0], clipped["b"][0, 0])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_an_unknown_clip_rule_is_refused(settings):
+  o = settings(optimizer__clip=1.0, optimizer__clip_rule="author").optimizer
+  with pytest.raises(ValueError, match="clip_rule 'author' is not one of"):
+    optim.make(o, 1)
 
 
 def test_adams_first_step_is_the_learning_rate_long_by_bias_correction(

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lnrnn.errors import DivergedError, WorkdirError
+from lnrnn.errors import DivergedError, UserError, WorkdirError
 from lnrnn.training import config as config_lib
 from lnrnn.training import runs as runs_lib
 from lnrnn.training import signals, workdir, writers
@@ -42,6 +42,18 @@ def run(repo, tmp_path):
 NAN = float("nan")
 REASON = "gradient of w is not finite at step 12"
 FAULT = (12, {"fault": REASON})
+
+
+def test_fields_that_vary_together_are_each_in_the_name_and_the_spec():
+  field = "norm+model.norm_everywhere"
+  run = runs_lib.named("c.py", [(field, "batch+true")], 3, "runs")
+  assert run.variant == ((field, "batch+true"),)
+  assert run.spec == "c.py:norm=batch,model.norm_everywhere=true,seed=3"
+  assert run.workdir.name == "norm=batch,model.norm_everywhere=true,seed=3"
+  with pytest.raises(UserError, match="2 fields vary together, with 1 values"):
+    runs_lib.named("c.py", [(field, "batch")], 3, "runs")
+  # A sign in a number joins nothing.
+  assert runs_lib.apart("rate", "1e+3") == [("rate", "1e+3")]
 
 
 def test_a_run_is_named_for_what_distinguishes_it():
