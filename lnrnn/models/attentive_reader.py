@@ -14,7 +14,9 @@ from lnrnn.linen_cells import LSTMCell
 from lnrnn.rnn import RNN, Bidirectional
 
 INITS = ("sound", "authors")
-EMBEDDING_DEVIATION = 0.1  # In the sound initialisation.
+# In the sound initialisation: so the LSTMs have inputs of deviation 1. At 0.1
+# the LSTM without norm learns several times as slowly, layer norm as fast.
+EMBEDDING_DEVIATION = 1.0
 
 Initializer = nn.initializers.Initializer
 
