@@ -54,7 +54,8 @@ def get_config(arg=""):
   # Entities are renamed anew for each batch; authors' code.
   config.data.permute = _placeholder(bool)
   config.data.strict = True  # A damaged file ends the run; or is left out.
-  # Questions of a split that are evaluated; 0 is all.
+  # Questions of the validation split that are evaluated, and of the training
+  # split, there 4,000 at most; 0 is all.
   config.eval_examples = _placeholder(int)
   # Training batches over which batch norm's statistics are taken anew before
   # an evaluation, as its authors did. 0: the averages kept in training.

@@ -22,6 +22,7 @@ from lnrnn.training.experiment import Eval, Experiment
 
 # What is measured of a model; for batch norm by minibatch statistics too.
 MEASURES = ("error", "entity_error", "nll")
+TRAIN_EXAMPLES = 4000  # Of the training split are evaluated, at most.
 # What is measured of the questions; see `cloze.Baselines`.
 BASELINES = {
   "floor": "floor",
@@ -51,9 +52,17 @@ def check(config: config_lib.Config) -> list[str]:
   if config.data.source == "babi" and config.data.permute:
     # A story's people have no number to be told by.
     c.add("data.permute", "must be false: bAbI has no anonymous entities")
+  if config.norm == "batch" and config.eval_examples == 1:
+    c.add("eval_examples", "batch norm needs at least 2")
+  if config.norm in ("layer", "batch", "rms") and config.model.eps == 0:
+    c.add("model.eps", "must be above 0: the initial state has variance 0")
+  if config.norm == "none" and config.model.norm_everywhere:
+    c.add("model.norm_everywhere", "needs a norm")
   names = [*MEASURES]
+  if config.data.source == "babi":
+    names.remove("entity_error")
   if config.norm == "batch":
-    names += [f"minibatch_{name}" for name in MEASURES]
+    names += [f"minibatch_{name}" for name in names]
   c.decided_by([f"{s}/{n}" for s in ("train", "validation") for n in names])
   return c.faults
 
@@ -195,7 +204,9 @@ class Reader:
       # As the model is at test, without dropout.
       fresh = model.clone(
         dropout=0.0,
-        bn_momentum=population.momentum(max(1, config.eval_bn_batches)),
+        bn_momentum=population.momentum(
+          max(1, config.eval_bn_batches * config.accumulate)
+        ),
       )
       self._estimate = jax.jit(
         lambda variables, batch, key: fresh.apply(
@@ -213,9 +224,12 @@ class Reader:
     self, variables: Any, split: str, key: jax.Array
   ) -> dict[str, float]:
     """Errors and likelihood of a split, or of some of its questions."""
-    examples = cloze.chosen(
-      self._data.splits[split], self._config.eval_examples
-    )
+    most = self._config.eval_examples
+    if split == "train":
+      most = min(most or TRAIN_EXAMPLES, TRAIN_EXAMPLES)
+    elif split == "test":
+      most = 0  # Looked at once.
+    examples = cloze.chosen(self._data.splits[split], most)
     variables = self.at_test(variables, key)
     found = {}
     for prefix in self._models:
@@ -234,9 +248,19 @@ class Reader:
     if self._config.norm != "batch" or not n:
       return variables
     if self._estimated[0] is not variables:  # Splits come one by one.
-      steps = range(min(n, self._batches.steps_per_epoch))
+      whole = self._batches.steps_per_epoch
+      # Spread over an epoch, as `data.run` puts those of one length together.
+      steps = np.linspace(0, whole, min(n, whole), endpoint=False).astype(int)
+      parts = self._config.accumulate
       found = population.estimated(
-        variables, map(self._batches.__getitem__, steps), self._estimate, key
+        variables,
+        (
+          {name: rows[part::parts] for name, rows in self._batches[i].items()}
+          for i in steps.tolist()
+          for part in range(parts)
+        ),
+        self._estimate,
+        key,
       )
       self._estimated = variables, found
     return self._estimated[1]
@@ -261,7 +285,8 @@ class Reader:
       [n], the most likely.
     """
     n = len(examples.answers)
-    size = min(self._config.batch_size, n)
+    # As many as batch norm sees in training.
+    size = min(self._config.batch_size // self._config.accumulate, n)
     lengths = examples.passages.lengths
     order = np.argsort(lengths, kind="stable")
     found: dict[str, np.ndarray] = {}

@@ -52,6 +52,7 @@ _EXAMPLES = flags.DEFINE_integer(
   0,
   "questions of the split whose attention is drawn",
   lower_bound=0,
+  upper_bound=100,
 )
 _TOP = flags.DEFINE_integer(
   "top", 5, "how many captions or images are shown", lower_bound=1

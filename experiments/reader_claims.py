@@ -6,15 +6,20 @@ import numpy as np
 
 from lnrnn import claims, metrics
 from lnrnn.claims import Group, Row, Runs, Side
+from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
 
 CHOSEN_BY = "validation/nll"  # The best rate.
 ERROR, NLL = "validation/error", "train/nll"
-BASELINE = "validation/most_frequent_error"
-GATE = 0.05  # The best system has to be so far below the baseline.
+BASELINES = tuple(
+  f"validation/{name}_error" for name in ("most_frequent", "first", "random")
+)
+GATE = 0.05  # The best system has to be so far below the best of those.
 # What layer norm is compared with, as the rows call it.
 OTHERS = {"none": "lstm", "batch": "bn-lstm", "everywhere": "bn-everywhere"}
 SMALL_GAIN = "layer, gain 0.1"
+# The fields in which runs may differ besides norm, rate and seed.
+FREE = ("model.norm_everywhere", "model.gain_init")
 
 
 def system(config: dict[str, Any]) -> str:
@@ -29,14 +34,10 @@ def system(config: dict[str, Any]) -> str:
 
 
 def judged(config: dict[str, Any]) -> bool:
-  """Whether a run is one of the paper's systems."""
-  return bool(system(config)) and config["model"]["form"] == "separate"
-
-
-def free(config: dict[str, Any]) -> set[str]:
-  """The fields in which runs may differ besides norm, rate and seed."""
-  del config
-  return {"model.norm_everywhere", "model.gain_init"}
+  """Whether a run is one of the paper's systems, measured as told."""
+  anew = config["norm"] != "batch" or config["eval_bn_batches"] > 0
+  separate = config["model"]["form"] == "separate"
+  return bool(system(config)) and separate and anew
 
 
 def is_papers(curves: runs_lib.Curves) -> bool:
@@ -74,12 +75,25 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
   Raises:
     UserError: if runs differ in what no rule looks at.
   """
-  claims.check_equal(runs, free=free({}))
+  claims.check_equal(runs, free=FREE)
+  # Running bests are compared, so that budgets have to be equal here.
+  for field in ("train_steps", "eval_every"):
+    found = {c.record["config"][field] for c in runs.values()}
+    if len(found) > 1:
+      raise UserError(f"runs differ in {field}: {sorted(found)}")
   rates = claims.rates(runs, chosen)
   sides = _Sides(
     {
-      name: claims.of_side(runs, Side(name, size, ERROR), rate)
+      name: {
+        seed: curves
+        for seed, curves in claims.of_side(
+          runs, Side(name, size, ERROR), rate
+        ).items()
+        if not curves.unfinished or curves.diverged
+      }
       for (name, size), rate in rates.items()
+      # With trials, what had none is not tuned.
+      if not chosen or (name, size) in chosen
     }
   )
   end = ".tuned" if chosen else ""
@@ -93,15 +107,24 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
       name = f".{words}{suffix}{end}"
       metric = ERROR.replace("/", f"/{prefix}")
       pairs = sides.pairs(other, "layer")
-      if passed or not pairs:
-        rows += _both(name, pairs, metric, ERROR, told)
-      else:
-        rows += _both(name, [], metric, ERROR, told)
+      rows += _both(name, pairs if passed else [], metric, ERROR, told)
+      if pairs and not passed:
         nll = NLL.replace("/", f"/{prefix}")
         rows += _both(f"{name}.nll", pairs, nll, NLL, "")
   pairs = sides.pairs(SMALL_GAIN, "layer")
-  rows.append(_lower(f"reader.gain{end}", pairs, ERROR, ERROR, told))
+  rows.append(_gain(end, pairs if passed else [], ERROR, told))
+  if pairs and not passed:
+    rows.append(_gain(f"{end}.nll", pairs, NLL, ""))
   return rows
+
+
+def _gain(end, pairs, metric, told) -> Row:
+  """Is an initial gain of 1 better than one of 0.1?"""
+  row = _lower(f"reader.gain{end}", pairs, metric, metric, told)
+  if not pairs:
+    return row
+  faster = _both(end, pairs, metric, metric, "")[0].beside
+  return row._replace(beside=f"{row.beside}; {faster}")
 
 
 def _gate(sides: _Sides) -> tuple[bool, str]:
@@ -112,15 +135,16 @@ def _gate(sides: _Sides) -> tuple[bool, str]:
     if ends:
       found[name] = float(np.mean(ends))
   baselines = [
-    values[-1]
+    float(values[-1])
     for held in sides.of.values()
-    for values in (c.get(BASELINE)[1] for c in held.values())
+    for curves in held.values()
+    for values in (curves.get(name)[1] for name in BASELINES)
     if len(values)
   ]
   if not found or not baselines:
     return False, "no baseline was measured"
-  best, baseline = min(found.values()), float(baselines[0])
-  told = f"best system {best:.1%} of errors, most frequent name {baseline:.1%}"
+  best, baseline = min(found.values()), min(baselines)
+  told = f"best system {best:.1%} of errors, best guess {baseline:.1%}"
   return best <= baseline - GATE, told
 
 

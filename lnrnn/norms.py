@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from lnrnn.errors import choices
 
 NAMES = ("layer", "batch", "weight", "rms", "none")
+TEST = ("population", "minibatch")  # What batch norm uses at test.
 
 
 class Affine(NamedTuple):
@@ -327,6 +328,10 @@ class BatchNorm(nn.Module):
       live: [...] booleans of the cases that count in the minibatch's
         statistics, as of `batch_moments`.
     """
+    if self.test not in TEST:
+      raise ValueError(
+        f"BatchNorm: test={self.test!r}: {choices(self.test, TEST)}"
+      )
     affine = _affine(self, a.shape[-1])
     wide = jnp.promote_types(a.dtype, jnp.float32)
     shape = (a.shape[-1],)

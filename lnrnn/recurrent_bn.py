@@ -16,7 +16,7 @@ from lnrnn import engine, norms
 from lnrnn.norms import Affine, Moments
 
 PADDING = ("masked", "all")
-TEST = ("population", "minibatch")
+TEST = norms.TEST
 # Fewer live rows than this tell little about the others.
 MIN_ROWS = 8
 

@@ -262,7 +262,7 @@ def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
 
   Args:
     out: directory for them.
-    source: directory that holds them, or an archive of them.
+    source: directory that holds them, or an archive with them.
 
   Returns:
     What to type next.
@@ -270,7 +270,7 @@ def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
   Raises:
     DataError: there are too few, or one is damaged.
   """
-  from lnrnn.data import novels
+  from lnrnn.data import mnist, novels
 
   if source is None:
     raise DataError(
@@ -278,6 +278,7 @@ def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
       " https://doi.org/10.5281/zenodo.4662490: name the directory with the"
       " archive, or with the .xml files, by --from"
     )
+  source = mnist.find_folder(source, "novels", "novels")
   there = novels.sources(source)
   found = sorted(source.rglob("*.xml")) if there == [source] else there
   return _reading("novels", source, found, out)
@@ -288,22 +289,25 @@ def prepare_babi(out: pathlib.Path, source: pathlib.Path | None) -> str:
 
   Args:
     out: directory for them.
-    source: directory that holds them, or an archive of them.
+    source: directory that holds them, or an archive with them.
 
   Returns:
     What to type next.
 
   Raises:
-    DataError: a file is missing or damaged.
+    DataError: a file of the first task is missing or damaged.
   """
+  from lnrnn.data import mnist
+
   if source is None:
     raise DataError(
       "the bAbI tasks (tasks_1-20_v1-2.tar.gz, Weston et al. 2015, CC BY 3.0)"
       " are at https://research.facebook.com/downloads/babi/: name the"
       " directory with the archive, or with the folder en, by --from"
     )
-  # What it holds was read; all of it is copied, other tasks too.
-  found = [p for p in source.iterdir() if p.name[0] != "."]
+  source = mnist.find_folder(source, "babi", "babi")
+  found = sorted(source.rglob("en/qa*.txt")) or sorted(source.glob("qa*.txt"))
+  found = found or sorted(source.glob("[!.]*.t*"))
   return _reading("babi", source, found, out)
 
 

@@ -527,7 +527,10 @@ class ClozeBatches:
   def _drawn(self, epoch: int) -> np.ndarray:
     """Rows [steps_per_epoch, b] of an epoch's batches."""
     b = self.batch_size
+    # What fills no batch is left out here, others each time; at the end of the
+    # last bucket it would always be the longest.
     order = batches.shuffled(len(self._steps), self._seed, epoch)
+    order = order[: self.steps_per_epoch * b]
     found, left = [], order[:0]
     for steps in np.unique(self._steps):
       bucket = np.concatenate([left, order[self._steps[order] == steps]])

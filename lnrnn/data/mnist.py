@@ -175,11 +175,13 @@ def find_folder(
   root = data_dir or os.environ.get("LNRNN_DATA_DIR")
   tasks = {"binarized_mnist": "draw", "iam_ondb": "handwriting"}
   task = tasks.get(name, name)
+  filled = f"that `python scripts/prepare_data.py {task} --out DIR` has filled"
+  if name == "cnn_questions":  # No owner gives it as a whole.
+    filled = f"with a folder {name}"
   if not root:
     raise DataError(
-      f"data.source={source} needs a directory: set LNRNN_DATA_DIR to one that "
-      f"`python scripts/prepare_data.py {task} --out DIR` has filled, or use "
-      "data.source=embedded"
+      f"data.source={source} needs a directory: set LNRNN_DATA_DIR to one"
+      f" {filled}, or use data.source=embedded"
     )
   folder = pathlib.Path(root).expanduser()
   if (folder / name).is_dir():

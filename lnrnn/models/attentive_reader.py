@@ -47,7 +47,9 @@ class AttentiveReader(nn.Module):
       left out in training.
     norm: one of `norms.NAMES`, in the LSTMs.
     norm_everywhere: on each term within the attention's and the answer's tanh
-      too; on the passage's over all its words at once.
+      too. Batch norm's statistics of the passage's term are over all words at
+      once; with `bn_padding="all"` over its padding too, whose states are zero
+      here, and in the authors' code the last ones.
     form: where it stands in the LSTMs, one of `cells.FORMS`.
     eps: of the norm, in squared units of what it normalises.
     gain_init: of the norm's gains; None is 1, and 0.1 for batch norm.

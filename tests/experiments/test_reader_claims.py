@@ -30,6 +30,7 @@ def config(system, seed, rate, **model):
     "optimizer": {"learning_rate": rate, "schedule": "constant"},
     "model": own,
     "data": {"source": "novels"},
+    "eval_bn_batches": 50,
   }
 
 
@@ -58,7 +59,8 @@ def write(tmp_path):
           "validation/error": error + 0.001 * seed,
           "validation/nll": 2 * error,
           "train/nll": (nll or errors)[i],
-          "validation/most_frequent_error": 0.6,
+          "validation/most_frequent_error": 0.7,
+          "validation/random_error": 0.6,
           "time/train_seconds": float(i + 1),
         }
         if system in ("batch", "everywhere"):
@@ -86,6 +88,7 @@ def test_each_system_of_figure_2_is_a_side_of_its_own():
     config("layer", 0, 1e-3, form="sum"),
     config("layer", 0, 1e-3, gain_init=0.5),
     config("batch", 0, 1e-3, gain_init=1.0),
+    {**config("batch", 0, 1e-3), "eval_bn_batches": 0},
   ):
     assert not task.judged(other)
 
@@ -112,13 +115,13 @@ def test_where_none_reads_the_rows_are_on_training_nll(write, tmp_path):
   write("none", [0.7, 0.7, 0.65, 0.6], nll=[2.3, 2.3, 2.2, 2.1])
   rows = judged(tmp_path)
   assert rows["reader.lower.lstm"].verdict == "not reached"
-  assert "most frequent name 60.0%" in rows["reader.lower.lstm"].beside
+  assert "best guess 60.0%" in rows["reader.lower.lstm"].beside
   assert rows["reader.lower.lstm.nll"].verdict == "holds"
   assert rows["reader.lower.lstm.nll"].effect.startswith("-0.6")
   assert rows["reader.faster.lstm.nll"].verdict == "holds"
 
 
-def test_the_gate_is_five_points_below_the_most_frequent_name(write, tmp_path):
+def test_the_gate_is_five_points_below_the_best_guess(write, tmp_path):
   write("layer", [0.7, 0.56, 0.56, 0.5485])  # 0.549 over the seeds.
   write("none", [0.7, 0.7, 0.65, 0.6])
   assert "reader.lower.lstm.nll" not in judged(tmp_path)
@@ -138,6 +141,34 @@ def test_each_system_is_judged_at_the_rate_its_trials_chose(write, tmp_path):
   chosen = {("layer", 32): (1e-3, False), ("none", 32): (3e-3, True)}
   rows = judged(tmp_path, chosen)
   assert rows["reader.lower.lstm.tuned"].verdict == "holds"
+
+
+def test_what_no_trial_tuned_is_not_reached(write, tmp_path):
+  write("layer", [0.7, 0.5, 0.4, 0.3])
+  write("none", [0.7, 0.7, 0.6, 0.5])
+  rows = judged(tmp_path, {("layer", 32): (1e-3, False)})
+  assert rows["reader.lower.lstm.tuned"].verdict == "not reached"
+
+
+def test_runs_that_are_not_done_are_left_out(write, tmp_path):
+  write("layer", [0.7, 0.5, 0.4, 0.3])
+  write("none", [0.7, 0.7, 0.6, 0.5])
+  path = tmp_path / "none0.0010" / "metrics.jsonl"
+  path.write_text("".join(path.read_text().splitlines(True)[:2]))
+  row = judged(tmp_path)["reader.lower.lstm"]
+  assert row.verdict == "undecided (n = 2)"
+  path.write_text("")
+  assert judged(tmp_path)["reader.lower.lstm"].verdict == row.verdict
+
+
+def test_runs_of_other_lengths_are_refused(write, tmp_path):
+  write("layer", [0.7, 0.5, 0.4, 0.3])
+  path = tmp_path / "layer0.0010" / "config.json"
+  record = json.loads(path.read_text())
+  record["config"]["train_steps"] = 80
+  path.write_text(json.dumps(record))
+  with pytest.raises(UserError, match=r"differ in train_steps: \[40, 80\]"):
+    judged(tmp_path)
 
 
 def test_a_trial_is_as_good_as_its_best_value(write, tmp_path):

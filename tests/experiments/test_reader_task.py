@@ -88,6 +88,10 @@ def test_the_papers_settings_are_the_default_on_texts(path, source):
     ("optimizer.clip_rule=author", "optimizer.clip_rule='author'"),
     ("best=validation/minibatch_error:min", "best="),
     ("best=test/error:min", "best="),
+    ("data.source=babi,best=validation/entity_error:min", "best="),
+    ("norm=batch,eval_examples=1", "eval_examples=1: batch norm needs"),
+    ("model.eps=0", "model.eps=0.0: must be above 0"),
+    ("norm=none,model.norm_everywhere=true", "model.norm_everywhere=True: "),
   ],
 )
 def test_a_fault_of_the_config_is_one_line(path, arguments, told):
