@@ -96,11 +96,14 @@ def curves(
     for panel, ax in zip(row, axes_row, strict=True):
       _draw(panel, ax)
   handles, labels = axes[0][0].get_legend_handles_labels()
+  # A line of the legend has some 12 letters an inch, its marks six each.
+  longest = max(map(len, labels), default=0) + 6
+  fit = max(1, int(12 * size[0] / longest))
   figure.legend(
     handles,
     labels,
     loc="outside lower center",
-    ncols=min(len(labels), 5) or 1,
+    ncols=min(len(labels), 5, fit) or 1,
     frameon=False,
   )
   path = pathlib.Path(path)
