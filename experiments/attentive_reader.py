@@ -11,8 +11,9 @@ import numpy as np
 
 from experiments import checks
 from lnrnn import losses, plotting, recurrent_bn
-from lnrnn.data import cloze, reading, vocabulary
-from lnrnn.data.cloze import ClozeBatches, Dataset, Examples
+from lnrnn.data import cloze, cloze_batches, reading, vocabulary
+from lnrnn.data.cloze import Dataset, Examples
+from lnrnn.data.cloze_batches import ClozeBatches
 from lnrnn.errors import ConfigError
 from lnrnn.models import attentive_reader
 from lnrnn.models.attentive_reader import AttentiveReader
@@ -156,7 +157,7 @@ def make_model(config: config_lib.Config, data: Dataset) -> AttentiveReader:
     vocabulary=len(data.vocabulary),
     norm=config.norm,
     t_passage=vocabulary.rounded(longest, config.data.multiple),
-    t_query=cloze.query_steps(train),
+    t_query=cloze_batches.query_steps(train),
     **config.model,
   )
 
@@ -304,9 +305,9 @@ class Reader:
     """Some examples in the shape of training batches."""
     longest = examples.passages.lengths[rows].max()
     steps = vocabulary.rounded(longest, self._config.data.multiple)
-    query = cloze.query_steps(self._data.splits["train"])
-    query = max(query, cloze.query_steps(examples))
-    return cloze.gathered(examples, rows, steps, query)
+    query = cloze_batches.query_steps(self._data.splits["train"])
+    query = max(query, cloze_batches.query_steps(examples))
+    return cloze_batches.gathered(examples, rows, steps, query)
 
   def attention(self, variables: Any, batch: Mapping[str, Any]) -> np.ndarray:
     """Weights [b, t] of the passages' words."""

@@ -8,7 +8,14 @@ import pytest
 import question_writing
 from question_writing import SIZES, write_babi, write_cnn, write_top4
 
-from lnrnn.data import batches, cloze, deeds, question_files, reading
+from lnrnn.data import (
+  batches,
+  cloze,
+  cloze_batches,
+  deeds,
+  question_files,
+  reading,
+)
 from lnrnn.errors import ConfigError, DataError
 
 
@@ -358,7 +365,7 @@ def test_splits_of_generated_deeds_are_drawn_apart(monkeypatch):
 
 def test_deeds_are_dealt_out_in_batches_whatever_the_permutation():
   data = reading.load()
-  found = cloze.ClozeBatches(
+  found = cloze_batches.ClozeBatches(
     data.splits["train"],
     data.entities,
     batch_size=64,
