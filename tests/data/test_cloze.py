@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from lnrnn.data import batches, cloze, cloze_batches
+from lnrnn.data import batches, cloze
 from lnrnn.data.cloze import Collector, Examples, Question, top_sentences
 from lnrnn.data.cloze_batches import ClozeBatches
 from lnrnn.data.vocabulary import Sentences
