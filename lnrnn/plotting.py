@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import textwrap
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +156,9 @@ def attention(
   ax.set(xlim=(-2, columns + 2), ylim=(lines, 0))
   ax.axis("off")
   # No mathematics: a text may hold dollars.
-  style = dict(family="monospace", size=10, va="center", parse_math=False)
+  style: dict[str, Any] = dict(
+    family="monospace", size=10, va="center", parse_math=False
+  )
   for i, line in enumerate(head):
     ax.text(0, i + 0.8, line, color="#666666", **style)
   shade = weights / max(float(weights.max(initial=0)), 1e-12)
