@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lnrnn.data import captions, flickr8k, image_captions, scenes, vocabulary
+from lnrnn.data.draws import Draws
 from lnrnn.data.image_captions import CAPTIONS, CaptionBatches, Split, unit
 from lnrnn.data.text_files import NAMES_FILE
 from lnrnn.errors import ConfigError, DataError
@@ -498,7 +499,7 @@ def test_a_general_caption_is_true_of_more_scenes():
   """What the order means: what says less is true of more."""
   facts = [
     scenes._facts(scene)
-    for draws in [scenes._Draws(9)]
+    for draws in [Draws(9)]
     for scene in (scenes._scene(draws) for _ in range(400))
   ]
   true = lambda *said: sum(set(said) <= own for own in facts)
@@ -510,7 +511,7 @@ def test_a_general_caption_is_true_of_more_scenes():
 
 def test_captions_of_scenes_are_true(data):
   held = data.splits["train"]
-  draws = scenes._Draws(1)
+  draws = Draws(1)
   scene = scenes._scene(draws)
   kinds = {thing.kind for thing in scene.things}
   words = set(" ".join(held.captions[:CAPTIONS]).split())
