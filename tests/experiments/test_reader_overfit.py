@@ -22,7 +22,7 @@ def test_200_real_questions_are_learnt_by_heart(
   arguments = (
     f"{SYSTEMS[system]},data.source=cnn_top4,data.dir={data_dir},"
     "model.dropout=0.0,data.permute=false,batch_size=40,data.multiple=64,"
-    "optimizer.learning_rate=3e-3,train_steps=400,eval_every=100,"
+    "optimizer.learning_rate=1e-3,train_steps=1500,eval_every=500,"
     "eval_bn_batches=5"
   )
   spec = f"{repo}/configs/attentive_reader.py:{arguments}"
