@@ -6,7 +6,6 @@ import numpy as np
 
 from lnrnn import claims, metrics
 from lnrnn.claims import Group, Row, Runs, Side
-from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
 
 CHOSEN_BY = "validation/recall_sum"  # The best rate.
@@ -70,10 +69,7 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
   del chosen
   claims.check_equal(runs)
   # Running bests are carried on, so that budgets have to be equal here.
-  for field in ("train_steps", "eval_every", "patience"):
-    found = {c.record["config"].get(field) for c in runs.values()}
-    if len(found) > 1:
-      raise UserError(f"runs differ in {field}: {sorted(map(str, found))}")
+  claims.check_budgets(runs, ("train_steps", "eval_every", "patience"))
   sides = [
     claims.of_side(runs, Side(norm, BATCH_SIZE, CHOSEN_BY), SHARED_RATE)
     for norm in ("none", "layer")
@@ -128,7 +124,9 @@ def _faster(pairs: _Pairs) -> Row:
   name, beside, effects = "order.faster", [], None
   if not pairs.none:
     return claims.row(name, None, None, "positive")
-  per_update = [np.mean([_seconds(c) for c in side]) for side in pairs]
+  per_update = [
+    np.mean([claims.seconds_per_update(c) for c in side]) for side in pairs
+  ]
   cost = per_update[1] / per_update[0]
   for metric, words in ((AUTHORS, "by image retrieval"), (CHOSEN_BY, "")):
     none, layer = pairs.carried(metric)
@@ -144,14 +142,6 @@ def _faster(pairs: _Pairs) -> Row:
     beside.append(told)
   beside.insert(0, f"an update takes {cost:.2f} of the time")
   return claims.row(name, effects, None, "positive", "; ".join(beside[::-1]))
-
-
-def _seconds(curves: runs_lib.Curves) -> float:
-  """Training seconds of an update; a fault's row, the last one, has none."""
-  timed = [row for row in curves.rows if row.get("time/train_seconds")]
-  return (
-    timed[-1]["time/train_seconds"] / timed[-1]["step"] if timed else np.nan
-  )
 
 
 def _curve(pairs: _Pairs, k: int) -> Row:

@@ -6,7 +6,6 @@ import numpy as np
 
 from lnrnn import claims, metrics
 from lnrnn.claims import Group, Row, Runs, Side
-from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
 
 CHOSEN_BY = "validation/nll"  # The best rate.
@@ -77,10 +76,7 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
   """
   claims.check_equal(runs, free=FREE)
   # Running bests are compared, so that budgets have to be equal here.
-  for field in ("train_steps", "eval_every"):
-    found = {c.record["config"][field] for c in runs.values()}
-    if len(found) > 1:
-      raise UserError(f"runs differ in {field}: {sorted(found)}")
+  claims.check_budgets(runs, ("train_steps", "eval_every"))
   rates = claims.rates(runs, chosen)
   sides = _Sides(
     {
@@ -169,7 +165,12 @@ def _both(name, pairs, metric, own, told) -> list[Row]:
   effects = metrics.paired_log_speed_ups(base, layer, mode="min")
   number = metrics.speed_up(base, layer, mode="min")
   ratio = "not reached" if number.ratio is None else f"{number.ratio:.2f}"
-  cost = np.mean([_seconds(b) / _seconds(a) for a, b in pairs])
+  cost = np.mean(
+    [
+      claims.seconds_per_update(b) / claims.seconds_per_update(a)
+      for a, b in pairs
+    ]
+  )
   beside = [
     f"speed-up {ratio}, paired {np.exp(np.mean(effects)):.2f},"
     f" in seconds {np.exp(np.mean(effects)) / cost:.2f}",
@@ -208,11 +209,3 @@ def _lower(name, pairs, metric, own, told) -> Row:
   beside = f"{second:.3g} against {first:.3g}"
   beside += f"; {told}" if told else ""
   return claims.row(name, np.array(effects), None, "negative", beside)
-
-
-def _seconds(curves: runs_lib.Curves) -> float:
-  """Training seconds of an update."""
-  timed = [row for row in curves.rows if row.get("time/train_seconds")]
-  return (
-    timed[-1]["time/train_seconds"] / timed[-1]["step"] if timed else np.nan
-  )

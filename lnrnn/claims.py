@@ -109,6 +109,30 @@ def check_equal(runs: Runs, free: Collection[str] = ()) -> None:
         )
 
 
+def check_budgets(runs: Runs, fields: Sequence[str]) -> None:
+  """Refuses runs of other budgets, for rules that carry running bests on.
+
+  Args:
+    runs: to compare.
+    fields: of the config, at its top.
+
+  Raises:
+    UserError: naming the first field that differs, and its values.
+  """
+  for field in fields:
+    found = {c.record["config"].get(field) for c in runs.values()}
+    if len(found) > 1:
+      raise UserError(f"runs differ in {field}: {sorted(found, key=str)}")
+
+
+def seconds_per_update(curves: runs_lib.Curves) -> float:
+  """Training seconds of an update; a fault's row, the last one, has none."""
+  timed = [row for row in curves.rows if row.get("time/train_seconds")]
+  return (
+    timed[-1]["time/train_seconds"] / timed[-1]["step"] if timed else np.nan
+  )
+
+
 def rates(
   runs: Runs, chosen: dict[Group, tuple[float, bool]]
 ) -> dict[Group, float]:
