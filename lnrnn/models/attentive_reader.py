@@ -112,10 +112,9 @@ class AttentiveReader(nn.Module):
 
     def term(*, bias: bool = False):
       layer = dense(self.features, use_bias=bias, parent=None)
-      gain = self._gain()
       options = norms.Options(
         eps=self.eps,
-        gain_init=1.0 if gain is None else gain,
+        gain_init=self._gain(),
         momentum=self.bn_momentum,
         test=self.bn_test,
       )
@@ -135,39 +134,34 @@ class AttentiveReader(nn.Module):
     self.drop = nn.Dropout(self.dropout)
 
   @nn.nowrap
-  def _gain(self) -> float | None:
-    if self.gain_init is None and self.norm == "batch":
-      return 0.1  # Cooijmans et al., lest the tanh saturate.
-    return self.gain_init
+  def _gain(self) -> float:
+    if self.gain_init is not None:
+      return self.gain_init
+    # Cooijmans et al., lest the tanh saturate.
+    return 0.1 if self.norm == "batch" else 1.0
 
   def _inits(self) -> dict[str, Initializer]:
     glorot = nn.initializers.glorot_uniform()
     orthogonal = nn.initializers.orthogonal()
     if self.weight_init == "sound":
       normal = nn.initializers.normal(EMBEDDING_DEVIATION)
-      return {
-        "embeddings": normal,
-        "dense": glorot,
-        "kernel": orthogonal,
-        "recurrent": orthogonal,
-      }
+      return {"embeddings": normal, "dense": glorot, "lstm": orthogonal}
     # Not to be drawn where the parameters are there already.
     start = self.make_rng("params") if self.is_initializing() else None
     init = _authors_init(start)
-    return dict.fromkeys(("embeddings", "dense", "kernel", "recurrent"), init)
+    return dict.fromkeys(("embeddings", "dense", "lstm"), init)
 
   def _reader(self, inits, t_max) -> nn.Module:
     def one():
-      gain = self.gain_init
       return RNN(
         LSTMCell(
           self.features,
           norm=self.norm,
           form=self.form,
           eps=self.eps,
-          gain_init=None if gain is None else nn.initializers.constant(gain),
-          kernel_init=inits["kernel"],
-          recurrent_init=inits["recurrent"],
+          gain_init=nn.initializers.constant(self._gain()),
+          kernel_init=inits["lstm"],
+          recurrent_init=inits["lstm"],
           forget_bias=1.0 if self.weight_init == "sound" else 0.0,
           param_dtype=self.param_dtype,
           parent=None,

@@ -83,7 +83,8 @@ def make(optimizer: Any, train_steps: int) -> optax.GradientTransformation:
       raise ValueError(
         f"clip_rule {o.clip_rule!r} is not one of {', '.join(CLIP_RULES)}"
       )
-    rule = clip_authors if o.clip_rule == "authors" else _clip_global
+    authors = o.clip_rule == "authors"
+    rule = clip_authors if authors else optax.clip_by_global_norm
     clips.append(rule(o.clip))
   if o.clip_per_tensor:
     clips.append(clip_per_tensor(o.clip_per_tensor))
@@ -132,9 +133,6 @@ def adam_authors(
     optax.GradientTransformation(init, update),
     optax.scale_by_learning_rate(learning_rate),
   )
-
-
-_clip_global = optax.clip_by_global_norm
 
 
 def clip_authors(clip: float) -> optax.GradientTransformation:
