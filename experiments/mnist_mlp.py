@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import digits
 from lnrnn import losses, norms
 from lnrnn.data import batches, mnist
 from lnrnn.errors import ConfigError
@@ -85,19 +86,7 @@ def build(config: config_lib.Config) -> Experiment:
   if faults := check(config):
     raise ConfigError(*faults)
   model = make_model(config)
-  data = mnist.load(config.data.source, config.data.dir or None)
-  splits = {
-    name: {"image": split.images.reshape(-1, PIXELS), "label": split.labels}
-    for name, split in data.splits.items()
-  }
-  cases = config.data.train_cases
-  splits["train"] = {k: v[:cases] for k, v in splits["train"].items()}
-  train_data = batches.ShuffledBatches(
-    splits["train"],
-    batch_size=config.batch_size,
-    seed=config.seed,
-    fingerprint=data.fingerprint,
-  )
+  data = digits.load(config, PIXELS)
 
   def init(key, batch):
     return model.init(key, _scale(batch["image"]))
@@ -110,15 +99,15 @@ def build(config: config_lib.Config) -> Experiment:
     )
     return losses.cross_entropy(logits, batch["label"]).mean(), (changed, {})
 
-  classify = _classifier(model, config, splits)
+  classify = _classifier(model, config, data.splits)
   return Experiment(
     init=init,
     loss=loss,
-    train_data=train_data,
+    train_data=data.train_data,
     evals={
-      "classify": Eval(config.eval_every, classify, tuple(splits)),
+      "classify": Eval(config.eval_every, classify, tuple(data.splits)),
     },
-    data=_description(data, cases),
+    data=data.description,
     model=model,
   )
 
@@ -141,13 +130,6 @@ def make_model(config: config_lib.Config) -> MLP:
       data_dependent=m.wn_data_dependent_init,
     ),
   )
-
-
-def _description(data: mnist.Dataset, cases: int) -> str:
-  """One line on the data, and on how much of it the run trains."""
-  there = len(data.splits["train"].labels)
-  used = "" if cases == there else f", of which the first {cases:,} are used"
-  return data.description.replace(" train /", f" train{used} /")
 
 
 def _scale(images: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checks
+from experiments import checks, digits
 from lnrnn import losses
 from lnrnn.data import batches, mnist
 from lnrnn.errors import ConfigError
@@ -65,19 +65,7 @@ def build(config: config_lib.Config) -> Experiment:
   if faults := check(config):
     raise ConfigError(*faults)
   model = make_model(config)
-  data = mnist.load(config.data.source, config.data.dir or None)
-  splits = {
-    name: {"image": split.images, "label": split.labels}
-    for name, split in data.splits.items()
-  }
-  cases = config.data.train_cases
-  splits["train"] = {k: v[:cases] for k, v in splits["train"].items()}
-  train_data = batches.ShuffledBatches(
-    splits["train"],
-    batch_size=config.batch_size,
-    seed=config.seed,
-    fingerprint=data.fingerprint,
-  )
+  data = digits.load(config, SIDE, SIDE)
 
   def init(key, batch):
     return model.init(key, sequences(config, batch["image"]))
@@ -94,11 +82,11 @@ def build(config: config_lib.Config) -> Experiment:
     nll = losses.cross_entropy(cast(jax.Array, logits), batch["label"])
     return nll.mean(), (changed, {})
 
-  evaluation = _Classification(config, model, splits)
+  evaluation = _Classification(config, model, data.splits)
   return Experiment(
     init=init,
     loss=loss,
-    train_data=train_data,
+    train_data=data.train_data,
     evals={
       "classification": Eval(
         config.eval_every, evaluation.measure, ("validation",)
