@@ -1,6 +1,6 @@
 """Shuffled batches as a pure function of (seed, step), read ahead by grain."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 import copy
 import functools
 import hashlib
@@ -187,6 +187,24 @@ def padded(array: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
   out[: len(array)] = array
   real = np.arange(k * size) < len(array)
   return out.reshape(k, size, *array.shape[1:]), real.reshape(k, size)
+
+
+def blocks(n: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Cuts rows into blocks of one size, so that one shape is compiled.
+
+  Args:
+    n: rows, 1 or more.
+    size: m, rows in a block; n where that is less.
+
+  Yields:
+    Positions [m], and which of them no block before had, booleans [m]: the
+    last block overlaps the one before.
+  """
+  size = min(size, n)
+  for first in range(0, n, size):
+    start = min(first, n - size)
+    rows = np.arange(start, start + size)
+    yield rows, rows >= first
 
 
 def share(batches: Any, index: int, count: int) -> Any:

@@ -151,7 +151,7 @@ def arrays(
   Raises:
     DataError: there is no place to keep them; and what `make` raises.
   """
-  path = _folder() / f"{stem}-{key}.npz"
+  path = folder() / f"{stem}-{key}.npz"
   # RuntimeError is what a damaged zip's flags or method raise.
   with contextlib.suppress(
     OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile
@@ -174,7 +174,12 @@ def arrays(
   return made, found
 
 
-def _folder() -> pathlib.Path:
+def folder() -> pathlib.Path:
+  """Where derived arrays are kept: `$LNRNN_CACHE_DIR`, or `~/.cache/lnrnn`.
+
+  Raises:
+    DataError: there is no such place.
+  """
   root = os.environ.get("LNRNN_CACHE_DIR")
   try:
     return pathlib.Path(root or "~/.cache/lnrnn").expanduser()

@@ -1,0 +1,224 @@
+"""Skip-thoughts on contiguous sentences (section 6.3, Figure 3, Table 3)."""
+
+from collections.abc import Mapping
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import checks
+from lnrnn import losses
+from lnrnn.data import batches, books, corpus, vocabulary
+from lnrnn.data.corpus import Corpus, Triples
+from lnrnn.data.triple_batches import TripleBatches
+from lnrnn.errors import ConfigError
+from lnrnn.models import skip_thoughts
+from lnrnn.models.skip_thoughts import SIDES, SkipThoughts
+from lnrnn.training import config as config_lib
+from lnrnn.training import distributed
+from lnrnn.training.experiment import Eval, Experiment
+
+SOFTMAX = ("full", "sampled")
+MEASURES = ("nll", *(f"nll_{side}" for side in SIDES))
+ASKED = ("sentence",)
+# Of a split, among which the nearest to a sentence are looked for.
+NEIGHBOURS = 20_000
+
+
+def check(config: config_lib.Config) -> list[str]:
+  """The faults of a config, a line each; touches no data."""
+  c = config_lib.check_common(config)
+  checks.recurrent(c)
+  c.one_of("data.source", books.SOURCES)
+  c.one_of("model.condition", skip_thoughts.CONDITIONS)
+  c.one_of("loss.softmax", SOFTMAX)
+  if config.model.form == "cell":
+    c.add("model.form", "a GRU has no form cell")
+  c.within("model.features", 2)
+  c.within("model.word_features", 1)
+  c.within("model.embedding_scale", 0, 100, open_low=True)
+  c.within("model.bn_momentum", 0, 1, open_high=True)
+  if config.norm in ("layer", "rms", "batch") and config.model.eps == 0:
+    # The first word of a decoder is no word at all.
+    c.add("model.eps", "must be above 0: a decoder's first input is zero")
+  c.within("loss.samples", 1, 1_000_000)
+  c.within("loss.chunk", 1, 1_000_000)
+  c.within("data.vocabulary", len(vocabulary.SPECIAL) + 1, 10_000_000)
+  c.within("data.max_words", 1, 1000)
+  c.within("data.multiple", 1, 1000)
+  c.within("data.run", 1, 10_000)
+  c.within("data.held_out", 0, 0.5, open_low=True, open_high=True)
+  c.within("eval_triples", 0)
+  c.within("eval_batch_size", 2 if config.norm == "batch" else 1)
+  c.decided_by([f"{s}/{n}" for s in ("train", "validation") for n in MEASURES])
+  return c.faults
+
+
+def build(config: config_lib.Config) -> Experiment:
+  """The experiment that `config` describes.
+
+  Args:
+    config: of configs/skip_thoughts.py.
+
+  Returns:
+    The experiment. Its loss is the sum over the words of a batch, as in the
+    authors' code; its evaluations give "nll", nats per word of the neighbours
+    under the whole softmax, END counted, and the same of each side.
+
+  Raises:
+    ConfigError: listing every fault of the config.
+    DataError: if the data is missing or damaged.
+
+  Source: Ba et al. 2016, section 6.3; Kiros et al. 2015.
+  """
+  if faults := check(config):
+    raise ConfigError(*faults)
+  data = load_data(config)
+  train_data = TripleBatches(
+    data.splits["train"],
+    batch_size=config.batch_size,
+    seed=config.seed,
+    fingerprint=data.fingerprint,
+    multiple=config.data.multiple,
+    run=config.data.run,
+  )
+  model = make_model(config, len(data.vocabulary))
+  measure = Likelihood(config, model, data).measure
+  every = config.eval_every
+  return Experiment(
+    init=functools.partial(_init, model),
+    loss=functools.partial(_loss, config, model),
+    train_data=train_data,
+    evals={
+      "likelihood": Eval(every, measure, ("train", "validation")),
+      "test": Eval(every, measure, ("test",), of_best=True),
+    },
+    data=data.description,
+    model=model,
+    assets={
+      "vocabulary": list(data.vocabulary.words),
+      "preprocessing": {
+        "special": list(vocabulary.SPECIAL),
+        "tokens": corpus.TOKENS,
+        "sha256": data.fingerprint,
+        **data.record["options"],
+      },
+    },
+  )
+
+
+def load_data(config: config_lib.Config) -> Corpus:
+  """The sentences that `config` names."""
+  c = config.data
+  options = corpus.Options(c.source, c.vocabulary, c.max_words, c.held_out)
+  return corpus.load(options, c.dir or None)
+
+
+def make_model(config: config_lib.Config, words: int) -> SkipThoughts:
+  """The model that `config` describes, for a number of words."""
+  return SkipThoughts(
+    vocabulary=words,
+    norm=config.norm,
+    t_max=config.data.max_words + 1,
+    **config.model,
+  )
+
+
+def _inputs(batch: Mapping[str, Any]) -> tuple[Any, ...]:
+  names = ("current", *SIDES)
+  return tuple(batch[n + end] for n in names for end in ("", "_length"))
+
+
+def _init(model, key, batch):
+  return model.init(key, *_inputs(batch))
+
+
+def _loss(config, model, variables, batch, key):
+  others = [name for name in variables if name != "params"]
+  found, changed = model.apply(
+    variables, *_inputs(batch), train=True, mutable=others
+  )
+  params, nats, words = variables["params"], 0.0, 0
+  for i, (side, h) in enumerate(zip(SIDES, cast(Any, found), strict=True)):
+    live = _live(batch, side)
+    of = (h, params["kernel"], params["bias"], batch[side], live)
+    if config.loss.softmax == "full":
+      nats += losses.softmax_nats(
+        *of, chunk=config.loss.chunk, groups=distributed.mesh().size
+      )
+    else:
+      own = jax.random.fold_in(key, i)
+      nats += losses.sampled_softmax_nats(*of, own, samples=config.loss.samples)
+    words += live.sum()
+  # The mean over microbatches shall be the sum over the batch.
+  return config.accumulate * nats, (changed, {"nll": nats / words})
+
+
+def _live(batch, side):
+  return jnp.arange(batch[side].shape[1]) < batch[f"{side}_length"][:, None]
+
+
+class Likelihood:
+  """Measures how well the neighbours of sentences are foretold.
+
+  Args:
+    config: of the run.
+    model: of the run.
+    data: of the run.
+  """
+
+  def __init__(self, config, model: SkipThoughts, data: Corpus):
+    self._config, self._data = config, data
+
+    @jax.jit
+    def nats(variables, batch, fresh):
+      """Nats and words of each side, [2, 2]."""
+      states = model.apply(variables, *_inputs(batch))
+      params, found = variables["params"], []
+      for side, h in zip(SIDES, cast(Any, states), strict=True):
+        live = _live(batch, side) & fresh[:, None]
+        total = losses.softmax_nats(
+          h,
+          params["kernel"],
+          params["bias"],
+          batch[side],
+          live,
+          chunk=config.loss.chunk,
+        )
+        found.append(jnp.stack([total, live.sum()]))
+      return jnp.stack(found)
+
+    self._nats = nats
+
+  def measure(
+    self, variables: Any, split: str, key: jax.Array
+  ) -> dict[str, float]:
+    """Nats per word of a split, or of some of its triples."""
+    del key
+    triples = self._data.splits[split]
+    most = 0 if split == "test" else self._config.eval_triples
+    if split == "train":  # There may be millions.
+      most = most or len(self._data.splits["validation"])
+    positions = triples.spread(most)
+    total = np.zeros((2, 2))
+    for rows, fresh in batches.blocks(
+      len(positions), self._config.eval_batch_size
+    ):
+      batch = triples.batch(
+        positions[rows], self._steps(triples, positions[rows])
+      )
+      total += np.asarray(self._nats(variables, batch, fresh), np.float64)
+    nats, words = total.T
+    found = {"nll": nats.sum() / words.sum()}
+    return found | {
+      f"nll_{side}": float(n)
+      for side, n in zip(SIDES, nats / words, strict=True)
+    }
+
+  def _steps(self, triples: Triples, positions: np.ndarray) -> int:
+    """Steps for triples; positions are by the longest sentence."""
+    longest = int(np.searchsorted(triples.ends, positions.max(), side="right"))
+    steps = vocabulary.rounded(longest + 1, self._config.data.multiple)
+    return min(steps, self._config.data.max_words + 1)
