@@ -23,6 +23,7 @@ def base() -> Any:
     eval_every=config_dict.placeholder(int),  # Steps.
     checkpoint_every=config_dict.placeholder(int),  # Steps.
     checkpoints_kept=2,  # The latest n; the best one is kept beside them.
+    checkpoints_kept_every=0,  # And those of every so many steps; 0: none.
     best_kept=1,  # The best n by the metric that `best` names.
     # Updates in one compiled call, at most. A signal waits for its end, so
     # where a step takes long it should be few.

@@ -103,3 +103,5 @@ def _derive(config):
     config.eval_every = 50 if small else 5000
   if config.checkpoint_every is None:
     config.checkpoint_every = config.eval_every
+  if config.downstream.every and not config.checkpoints_kept_every:
+    config.checkpoints_kept_every = config.downstream.every

@@ -17,6 +17,12 @@ caption best, and the captions that fit the image.
       --examples=5
 
 draws where an attentive reader looked in five questions instead.
+
+  python -m experiments.evaluate --workdir=runs/skip_ln --split=validation \
+      --sentence="he opened the door and went in ."
+
+tells what skip-thoughts takes for the sentences before and after it, and the
+nearest sentences of the split.
 """
 
 import json
@@ -47,6 +53,9 @@ _IMAGE = flags.DEFINE_multi_string(
 _CAPTION = flags.DEFINE_multi_string(
   "caption", [], "a text, to find images of the split for"
 )
+_SENTENCE = flags.DEFINE_multi_string(
+  "sentence", [], "a text, to find its neighbours"
+)
 _EXAMPLES = flags.DEFINE_integer(
   "examples",
   0,
@@ -55,7 +64,7 @@ _EXAMPLES = flags.DEFINE_integer(
   upper_bound=100,
 )
 _TOP = flags.DEFINE_integer(
-  "top", 5, "how many captions or images are shown", lower_bound=1
+  "top", 5, "how many captions, images or sentences are shown", lower_bound=1
 )
 
 
@@ -75,12 +84,15 @@ def main() -> None:
   own = launch.config_of(_WORKDIR.value)
   asked = [("image", v) for v in _IMAGE.value]
   asked += [("caption", v) for v in _CAPTION.value]
+  asked += [("sentence", v) for v in _SENTENCE.value]
   answer = getattr(launch.task(config), "answer", None)
-  if asked and answer is None:
-    raise ConfigError(
-      f"--{asked[0][0]}: {_WORKDIR.value} is a run of {config.experiment}; to"
-      " look for images and captions is for order_embedding"
-    )
+  for kind, _ in asked:
+    if kind not in getattr(launch.task(config), "ASKED", ()):
+      raise ConfigError(
+        f"--{kind}: {_WORKDIR.value} is a run of {config.experiment}; to look"
+        " for images and captions is for order_embedding, for sentences for"
+        " skip_thoughts"
+      )
   drawn = getattr(launch.task(config), "pictures", None)
   if _EXAMPLES.value and drawn is None:
     raise ConfigError(

@@ -18,6 +18,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from configs import common
+from experiments import beside
 from lnrnn.errors import (
   ConfigError,
   DivergedError,
@@ -270,9 +271,14 @@ def train(spec: str, workdir: str | os.PathLike[str]) -> None:
     def claim():
       workdir_lib.claim(workdir, fingerprint, experiment.data)
       stack.enter_context(workdir_lib.lock(workdir))
+      workdir_lib.write_assets(workdir, experiment.assets)
 
     distributed.on_main(claim)
     say(f"{workdir}: data: {experiment.data}")
+    # A task may have beside(workdir, config), what runs beside its training.
+    of = getattr(task(config), "beside", None)
+    if of and distributed.is_main():
+      stack.enter_context(beside.running(of(workdir, config)))
     loop.train(config, experiment, workdir)
 
 

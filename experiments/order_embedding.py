@@ -16,6 +16,8 @@ from lnrnn.models.order_embedding import OrderEmbedding
 from lnrnn.training import config as config_lib
 from lnrnn.training.experiment import Eval, Experiment
 
+ASKED = ("image", "caption")
+
 
 def check(config: config_lib.Config) -> list[str]:
   """The faults of a config, a line each; touches no data."""

@@ -1,28 +1,40 @@
 """Skip-thoughts on contiguous sentences (section 6.3, Figure 3, Table 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import functools
+import os
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checks
+from experiments import checks, launch
 from lnrnn import losses
-from lnrnn.data import batches, books, corpus, vocabulary
+from lnrnn.data import (
+  batches,
+  books,
+  corpus,
+  mnist,
+  sentence_tasks,
+  vocabulary,
+)
 from lnrnn.data.corpus import Corpus, Triples
 from lnrnn.data.triple_batches import TripleBatches
-from lnrnn.errors import ConfigError
+from lnrnn.errors import ConfigError, WorkdirError, choices
 from lnrnn.models import skip_thoughts
 from lnrnn.models.skip_thoughts import SIDES, SkipThoughts
+from lnrnn.sentence_encoder import SkipThoughtEncoder, digest, tokens
 from lnrnn.training import config as config_lib
-from lnrnn.training import distributed
+from lnrnn.training import distributed, loop
+from lnrnn.training import step as step_lib
+from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Eval, Experiment
 
 SOFTMAX = ("full", "sampled")
 MEASURES = ("nll", *(f"nll_{side}" for side in SIDES))
 ASKED = ("sentence",)
+TASKS = ("sick", *sentence_tasks.CLASSIFICATION)  # Of experiments.downstream.
 # Of a split, among which the nearest to a sentence are looked for.
 NEIGHBOURS = 20_000
 
@@ -52,6 +64,15 @@ def check(config: config_lib.Config) -> list[str]:
   c.within("data.held_out", 0, 0.5, open_low=True, open_high=True)
   c.within("eval_triples", 0)
   c.within("eval_batch_size", 2 if config.norm == "batch" else 1)
+  c.within("downstream.every", 0)
+  if config.downstream.every % config.checkpoint_every:
+    c.add(
+      "downstream.every",
+      f"must be a multiple of checkpoint_every={config.checkpoint_every}",
+    )
+  for task in config.downstream.tasks:
+    if task not in TASKS:
+      c.add("downstream.tasks", choices(task, TASKS))
   c.decided_by([f"{s}/{n}" for s in ("train", "validation") for n in MEASURES])
   return c.faults
 
@@ -103,10 +124,25 @@ def build(config: config_lib.Config) -> Experiment:
         "special": list(vocabulary.SPECIAL),
         "tokens": corpus.TOKENS,
         "sha256": data.fingerprint,
+        "vocabulary_sha256": digest(data.vocabulary.words),
         **data.record["options"],
       },
     },
   )
+
+
+def beside(workdir: str | os.PathLike[str], config: config_lib.Config):
+  """What runs beside the training, as arguments of `python -m`.
+
+  Raises:
+    DataError: there is no data for it.
+  """
+  if not config.downstream.every:
+    return None
+  for task in config.downstream.tasks:
+    folder = "sick" if task == "sick" else "sentence_classification"
+    mnist.find_folder(None, f"the task {task}", folder)
+  return ["experiments.downstream", f"--workdir={workdir}", "--follow"]
 
 
 def load_data(config: config_lib.Config) -> Corpus:
@@ -222,3 +258,177 @@ class Likelihood:
     longest = int(np.searchsorted(triples.ends, positions.max(), side="right"))
     steps = vocabulary.rounded(longest + 1, self._config.data.multiple)
     return min(steps, self._config.data.max_words + 1)
+
+  def sentences(self, split: str, most: int) -> list[str]:
+    """Sentences of a split as their tokens, spread over all, in one order."""
+    triples = self._data.splits[split]
+    words = [*vocabulary.SPECIAL, *self._data.vocabulary.words]
+    steps, positions = self._config.data.max_words + 1, triples.spread(most)
+    found = dict[str, None]()  # Short ones recur.
+    for rows, fresh in batches.blocks(len(positions), 1000):
+      batch = triples.batch(positions[rows[fresh]], steps)
+      for row, n in zip(batch["current"], batch["current_length"], strict=True):
+        found[" ".join(words[w] for w in row[: n - 1])] = None
+    return list(found)
+
+
+def load_encoder(
+  workdir: str | os.PathLike[str], checkpoint: str = "latest"
+) -> SkipThoughtEncoder:
+  """The sentence encoder of a run; its corpus is not needed.
+
+  Args:
+    workdir: of the run.
+    checkpoint: "latest", "best" or a step.
+
+  Raises:
+    UserError: no such run or checkpoint is there, or its vocabulary is
+      another.
+  """
+  return restored(workdir, checkpoint)[0]
+
+
+def restored(
+  workdir: str | os.PathLike[str], checkpoint: str
+) -> tuple[SkipThoughtEncoder, int]:
+  """As `load_encoder`, and the step of the checkpoint."""
+  config, bare, assets = _bare(workdir)
+  state = loop.restore(config, bare, workdir, checkpoint)
+  where = f"workdir {workdir}"
+  found = SkipThoughtEncoder.of(bare.model, state.variables, assets, where)
+  return found, int(state.step)
+
+
+def untrained_encoder(workdir: str | os.PathLike[str]) -> SkipThoughtEncoder:
+  """The sentence encoder of a run before its first update."""
+  config, bare, assets = _bare(workdir)
+  key = step_lib.Keys.of(config.seed).init
+  variables = jax.jit(bare.init)(key, bare.train_data[0])
+  return SkipThoughtEncoder.of(bare.model, variables, assets)
+
+
+def _bare(
+  workdir: str | os.PathLike[str],
+) -> tuple[config_lib.Config, Experiment, dict[str, Any]]:
+  """The config of a run, its experiment without data, and its assets."""
+  config = launch.config_of(workdir)
+  if config.experiment != "skip_thoughts":
+    raise WorkdirError(
+      f"workdir {workdir}: is a run of {config.experiment}, not of"
+      " skip_thoughts"
+    )
+  assets = workdir_lib.read_assets(workdir)
+  record = workdir_lib.read_record(workdir) or {}
+  if "vocabulary" not in assets:
+    raise WorkdirError(f"workdir {workdir}: has no assets/vocabulary.json")
+  words = len(assets["vocabulary"]) + len(vocabulary.SPECIAL)
+  model = make_model(config, words)
+  empty = np.ones((1, 1), np.int32)
+  batch = {n: empty for n in ("current", *SIDES)}
+  batch |= {f"{n}_length": empty[0] for n in ("current", *SIDES)}
+  bare = Experiment(
+    init=functools.partial(_init, model),
+    loss=functools.partial(_loss, config, model),
+    train_data=cast(Any, _Bare(batch, record["fingerprint"])),
+    evals={},
+    data=record["data"],
+    model=model,
+  )
+  return config, bare, assets
+
+
+class _Bare(list):
+  """One batch in place of the data of a run."""
+
+  steps_per_epoch = 1
+
+  def __init__(self, batch, fingerprint):
+    super().__init__([batch])
+    self.fingerprint = fingerprint
+
+
+def answer(
+  config: config_lib.Config,
+  variables: Any,
+  split: str,
+  asked: Sequence[tuple[str, str]],
+  top: int,
+) -> str:
+  """What a run makes of sentences, as text.
+
+  Args:
+    config: of the run.
+    variables: of the run.
+    split: among whose sentences the nearest are looked for.
+    asked: ("sentence", a text) each.
+    top: how many are shown.
+
+  Returns:
+    Lines: the most likely words of both neighbours, one by one, and the
+    nearest sentences by the cosine of their vectors.
+
+  Raises:
+    ConfigError: a text has no word.
+  """
+  data = load_data(config)
+  model = make_model(config, len(data.vocabulary))
+  encoder = SkipThoughtEncoder.of(
+    model, variables, {"vocabulary": list(data.vocabulary.words)}
+  )
+  texts = [text for _, text in asked]
+  for text, row in zip(texts, encoder.numbers(map(tokens, texts)), strict=True):
+    if len(row) < 2:
+      raise ConfigError(f"--sentence={text!r}: has no word")
+  told = Likelihood(config, model, data).sentences(split, NEIGHBOURS)
+  near = encoder.encode(texts) @ encoder.encode(told).T
+  thoughts = encoder.encode(texts, normalized=False)
+  words = [*vocabulary.SPECIAL, *data.vocabulary.words]
+  lines = []
+  for i, text in enumerate(texts):
+    lines.append(f"{text!r}")
+    for side in SIDES:
+      steps = config.data.max_words + 1
+      found = decoded(model, variables, thoughts[i : i + 1], side, steps)[0]
+      lines.append(f"  {side + ':':9} {' '.join(words[w] for w in found)}")
+    lines += [
+      f"  {near[i, j]:9.4f}   {told[j]}"
+      for j in np.argsort(-near[i], kind="stable")[:top].tolist()
+    ]
+  return "\n".join(lines)
+
+
+def decoded(
+  model: SkipThoughts, variables: Any, thoughts: Any, side: str, steps: int
+) -> list[list[int]]:
+  """The most likely words of neighbours, one after the other.
+
+  Args:
+    model: of the run.
+    variables: of the run.
+    thoughts: [b, h].
+    side: one of `SIDES`.
+    steps: words at most.
+
+  Returns:
+    For each sentence its words, without END; never the unknown word.
+  """
+
+  @jax.jit
+  def following(words, i):
+    # All steps anew: so every norm, batch norm by steps too, is as trained.
+    lengths = jnp.full(len(words), steps)
+    h = model.apply(variables, side, thoughts, words, lengths, method="decode")[
+      :, i
+    ]
+    logits = model.apply(variables, h, method="logits")
+    likely = logits.at[:, vocabulary.UNKNOWN].set(-jnp.inf).argmax(axis=-1)
+    return words.at[:, i].set(likely.astype(jnp.int32))
+
+  words = jnp.full((len(thoughts), steps), vocabulary.END, jnp.int32)
+  for i in range(steps):
+    words = following(words, i)
+  found = []
+  for row in np.asarray(words).tolist():
+    end = row.index(vocabulary.END) if vocabulary.END in row else steps
+    found.append(row[:end])
+  return found

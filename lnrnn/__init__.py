@@ -20,6 +20,7 @@ from lnrnn.norms import (
   weight_norm,
 )
 from lnrnn.rnn import RNN, Bidirectional
+from lnrnn.sentence_encoder import SkipThoughtEncoder
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
   "LayerNorm",
   "RMSNorm",
   "RNN",
+  "SkipThoughtEncoder",
   "WeightNorm",
   "batch_norm",
   "layer_norm",

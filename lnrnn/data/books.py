@@ -11,6 +11,7 @@ import importlib.resources
 import pathlib
 import re
 from typing import NamedTuple
+import zlib
 
 from lnrnn.data import cached, mnist, novels, prose, tei
 from lnrnn.errors import ConfigError, DataError, one_line
@@ -22,11 +23,21 @@ _ENDINGS = (".txt", ".txt.gz")
 BLOCK = 500
 _LONGEST_LINE = 1 << 20  # Bytes; what is longer is no sentence.
 _MAX_BYTES = 1 << 30
+# A word for a number: "Part of it was gone." is no heading.
+_NUMBER = (
+  "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+  "(thir|four|fif|six|seven|eigh|nine)teen|last|first|second|third|fifth|"
+  "eighth|ninth|twelfth|(four|six|seven|ten|eleven)th|"
+  "(thir|four|fif|six|seven|eigh|nine)teenth|"
+  "(twen|thir|for|fif|six|seven|eigh|nine)t(y|ieth)"
+)
 _HEADING = re.compile(
   r"\s*(chapter|book|part|volume|canto|act|scene)\b[ .]*"
-  r"([ivxlc]+|\d+|[a-z]+)\b.{0,80}",
+  rf"(the )?([ivxlc]+|\d+|{_NUMBER})\b.{{0,80}}",
   re.IGNORECASE,
 )
+# What reading a damaged .gz raises.
+_UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 class Book(NamedTuple):
@@ -69,7 +80,9 @@ def paths(source: str, data_dir: str | None) -> list[pathlib.Path]:
   found = sorted(
     path
     for path in folder.rglob("*")
-    if path.name.endswith(_ENDINGS) and path.name[0] != "." and path.is_file()
+    if path.name.endswith(_ENDINGS)
+    and not any(part[0] == "." for part in path.relative_to(folder).parts)
+    and path.is_file()
   )
   if not found:
     raise DataError(
@@ -145,7 +158,7 @@ def _texts(path: pathlib.Path) -> Iterator[Book]:
   try:
     with _read(path) as file:
       content = file.read(_MAX_BYTES + 1)
-  except (OSError, EOFError) as error:
+  except _UNREADABLE as error:
     raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
   if len(content) > _MAX_BYTES:
     raise DataError(
@@ -175,7 +188,7 @@ def _blocks(path: pathlib.Path) -> Iterator[Book]:
         if len(lines) == BLOCK:
           yield Book(f"{path}, line {number}", lines, "lines")
           number, lines = number + BLOCK, []
-  except (OSError, EOFError) as error:
+  except _UNREADABLE as error:
     raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
   if lines:
     yield Book(f"{path}, line {number}", lines, "lines")

@@ -15,8 +15,10 @@ While it is made, `raw-00000.npz` hold shards in their own numbers; a second
 start goes on after the last one.
 """
 
+import array
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
 import hashlib
 import json
 import pathlib
@@ -33,6 +35,9 @@ from lnrnn.errors import DataError, one_line
 SPLITS = ("train", "validation", "test")
 SHARD_WORDS = 4_000_000
 RECORD, WORDS = "corpus.json", "vocabulary.txt"
+# Files that are mapped at a time: each is an open one, and a process may have
+# no more than 1,024. So many are of 300 million words; more take turns.
+_OPEN = 400
 _VERSION = 1  # To be raised when what is made of the files changes.
 # The rule that makes tokens, for those who have a model and no corpus.
 TOKENS = "lnrnn.data.prose.tokens of the text in lower case"
@@ -77,10 +82,13 @@ def load(options: Options, data_dir: str | None = None) -> "Corpus":
   import filelock
 
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock")):
       corpus = _opened(folder)
       if not corpus:
+        if (folder / RECORD).exists():  # Damaged: all is made again.
+          shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
         _make(options, found, folder)
         corpus = Corpus(folder)
   except OSError as error:
@@ -91,13 +99,10 @@ def load(options: Options, data_dir: str | None = None) -> "Corpus":
 
 
 def _opened(folder: pathlib.Path) -> "Corpus | None":
-  """The corpus of a folder, if it is whole; what is damaged is made again."""
-  if not (folder / RECORD).exists():
-    return None
+  """The corpus of a folder, if it is there and whole."""
   try:
-    return Corpus(folder)
+    return Corpus(folder) if (folder / RECORD).exists() else None
   except DataError:
-    shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
@@ -126,20 +131,21 @@ class Corpus:
             f"{folder / name}: its sha256 is not that of {RECORD}"
           )
       words = (folder / WORDS).read_text("utf-8").split("\n")[:-1]
-    except (OSError, KeyError) as error:
+    except OSError as error:
       raise DataError(f"{folder}: is damaged: {one_line(error)}") from error
     self.vocabulary = Vocabulary(tuple(words))
     self.fingerprint = self.record["fingerprint"]
-    mapped = lambda kind: [
-      arrays.load_npy(folder / _name(kind, i), mmap=True)
-      for i in range(len(self.record["shards"]))
-    ]
-    tokens, starts = mapped("tokens"), mapped("starts")
+
+    @functools.lru_cache(_OPEN)
+    def load(name: str) -> np.ndarray:
+      return arrays.load_npy(folder / name, mmap=True)
+
+    tokens, starts = _Mapped(load, "tokens"), _Mapped(load, "starts")
     self.splits = {
       split: Triples(
         tokens,
         starts,
-        mapped(split),
+        _Mapped(load, split),
         np.array([s["lengths"][split] for s in self.record["shards"]]),
       )
       for split in SPLITS
@@ -160,6 +166,21 @@ class Corpus:
     )
 
 
+class _Mapped:
+  """Arrays on the disk, mapped when they are asked for.
+
+  Args:
+    load: maps one by the name of its file; it remembers a number of them.
+    kind: of the files.
+  """
+
+  def __init__(self, load: Callable[[str], np.ndarray], kind: str):
+    self._load, self._kind = load, kind
+
+  def __getitem__(self, shard: int) -> np.ndarray:
+    return self._load(_name(self._kind, shard))
+
+
 class Triples:
   """Sentences with both neighbours, ordered by the longest of the three.
 
@@ -176,9 +197,9 @@ class Triples:
 
   def __init__(
     self,
-    tokens: Sequence[np.ndarray],
-    starts: Sequence[np.ndarray],
-    centres: Sequence[np.ndarray],
+    tokens: Sequence[np.ndarray] | _Mapped,
+    starts: Sequence[np.ndarray] | _Mapped,
+    centres: Sequence[np.ndarray] | _Mapped,
     lengths: np.ndarray,
   ):
     self._tokens, self._starts, self._centres = tokens, starts, centres
@@ -254,9 +275,20 @@ class Triples:
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:
   path = folder / RECORD
   try:
-    return json.loads(path.read_text("utf-8"))
-  except (OSError, ValueError) as error:
+    record = json.loads(path.read_text("utf-8"))
+  except (OSError, ValueError, RecursionError) as error:
     raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
+  whole = isinstance(record, dict) and record.get("version") == _VERSION
+  if not whole or record.get("fingerprint") != _fingerprint(record):
+    raise DataError(f"{path}: its fingerprint is not that of its content")
+  return record
+
+
+def _fingerprint(record: Mapping[str, Any]) -> str:
+  """Name of all that a record tells of."""
+  told = {key: value for key, value in record.items() if key != "fingerprint"}
+  text = json.dumps(told, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _name(kind: str, shard: int) -> str:
@@ -279,8 +311,8 @@ def _make(
       f"blocks of {books.BLOCK} lines" if options.source == "lines" else "books"
     )
     raise DataError(
-      f"{found[0] if len(found) == 1 else found[0].parent}: has {total} {what};"
-      f" {len(SPLITS)} at least are needed, as some are held out"
+      f"{_where(found)}: has {total} {what}; {len(SPLITS)} at least are needed,"
+      " as some are held out"
     )
   split_of = _split_books(total, options.held_out)
   vocabulary = _vocabulary(options, folder, raw, split_of)
@@ -290,10 +322,10 @@ def _make(
   shards, sums = [], {WORDS: _sha256(folder / WORDS)}
   for i, about in enumerate(raw):
     made = _encoded(options, vocabulary, _load_raw(folder, i), about, split_of)
-    for kind, array in made.items():
+    for kind, values in made.items():
       path = folder / _name(kind, i)
       with files.atomic(path) as part, part.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.save(file, values, allow_pickle=False)
       sums[path.name] = _sha256(path)
     shards.append(_shard_record(options, made))
   skipped: collections.Counter[str] = collections.Counter()
@@ -314,17 +346,21 @@ def _make(
     "shards": shards,
     "sha256": sums,
   }
-  told = json.dumps(record, sort_keys=True)
-  record["fingerprint"] = hashlib.sha256(told.encode()).hexdigest()[:16]
-  if not sum(sum(s["lengths"]["train"]) for s in shards):
-    raise DataError(
-      f"{found[0]}: has no three sentences in a row of at most"
-      f" {options.max_words} words"
-    )
+  record["fingerprint"] = _fingerprint(record)
+  for split in SPLITS:
+    if not any(sum(shard["lengths"][split]) for shard in shards):
+      raise DataError(
+        f"{_where(found)}: what is for {split} has no three sentences in a row"
+        f" of at most {options.max_words} words"
+      )
   with files.atomic(folder / RECORD) as part:
     part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
   for i in range(len(raw)):
     _raw(folder, i).unlink(missing_ok=True)
+
+
+def _where(found: list[pathlib.Path]) -> pathlib.Path:
+  return found[0] if len(found) == 1 else found[0].parent
 
 
 def _raw(folder: pathlib.Path, shard: int) -> pathlib.Path:
@@ -332,8 +368,7 @@ def _raw(folder: pathlib.Path, shard: int) -> pathlib.Path:
 
 
 def _load_raw(folder: pathlib.Path, shard: int) -> dict[str, np.ndarray]:
-  with np.load(_raw(folder, shard), allow_pickle=False) as file:
-    return {name: file[name] for name in file.files}
+  return arrays.load_npz(_raw(folder, shard))
 
 
 def _tokenised(
@@ -347,8 +382,11 @@ def _tokenised(
   """
   told: list[dict[str, Any]] = []
   while _raw(folder, len(told)).exists():
-    with np.load(_raw(folder, len(told)), allow_pickle=False) as file:
-      told.append(json.loads(file["about"].tobytes()))
+    try:
+      about = _load_raw(folder, len(told))["about"]
+    except DataError:  # What a power cut has left.
+      break
+    told.append(json.loads(about.tobytes()))
   first = told[-1]["last_book"] if told else 0
   if told and told[-1].get("whole"):
     return told
@@ -378,8 +416,8 @@ class _Shard:
     numbers: collections.defaultdict[str, int] = collections.defaultdict()
     numbers.default_factory = numbers.__len__
     self._numbers = numbers
-    self.tokens: list[int] = []
-    self._lengths: list[int] = []
+    self.tokens = array.array("i")
+    self._lengths = array.array("i")
     self._books: list[int] = []  # Where each starts in the sentences.
     self._words = 0
     self._skipped: collections.Counter[str] = collections.Counter()
@@ -416,7 +454,7 @@ class _Shard:
         about=text(json.dumps(about)),
         words=text("\n".join(self._numbers)),
         tokens=np.array(self.tokens, np.int32),
-        lengths=np.array(self._lengths, np.uint16),
+        lengths=np.array(self._lengths, np.int32),
         books=np.array(self._books, np.int64),
       )
     return about
@@ -477,10 +515,12 @@ def _encoded(
   """The arrays of a shard, as in the files."""
   numbers = np.array(vocabulary.encode(_raw_words(raw))[:-1], np.int64)
   small = len(vocabulary) <= 1 << 16
-  tokens = numbers[raw["tokens"]] if len(numbers) else raw["tokens"]
+  tokens = np.empty(len(raw["tokens"]), np.uint16 if small else np.int32)
+  if len(numbers):
+    tokens[:] = numbers.astype(tokens.dtype)[raw["tokens"]]
   lengths = raw["lengths"].astype(np.int64)
   found = {
-    "tokens": tokens.astype(np.uint16 if small else np.int32),
+    "tokens": tokens,
     "starts": np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32),
   }
   # Runs are parted by a sentence of length 0, so three in a row are of one.

@@ -10,7 +10,6 @@ from lnrnn.data.corpus import Triples
 from lnrnn.data.vocabulary import rounded
 from lnrnn.errors import ConfigError, DataError
 
-# Streams of random orders: of batches, and of what is in each bucket.
 _SEEDS = 1 << 20
 
 
@@ -52,7 +51,7 @@ class TripleBatches:
         dispatched together.
 
     Raises:
-      ConfigError: the batch size or the seed is out of range.
+      ConfigError: the batch size, the seed or the run is out of range.
       DataError: there are too few triples for one run of batches.
     """
     n, whole = len(triples), batch_size * run
@@ -63,6 +62,8 @@ class TripleBatches:
       )
     if not 0 <= seed < _SEEDS:
       raise ConfigError(f"seed: {seed} is not allowed: 0 to {_SEEDS - 1:,}")
+    if run < 1:
+      raise ConfigError(f"data.run: {run} is not allowed: 1 at least")
     if whole > n:
       raise DataError(
         f"data.run={run}: {run} batches of {batch_size} are more than the"
@@ -159,7 +160,15 @@ def _permutation(n: int, seed: int, stream: int) -> Any:
   """A random order of n numbers, each asked for by itself.
 
   Element i + e n is the i-th of epoch e, whose order is its own.
+
+  Args:
+    n: at least 1.
+    seed: of the batches.
+    stream: 0 is the order of batches, the others are of what is in a bucket.
   """
   import grain
 
-  return grain.MapDataset.range(n).shuffle(seed=seed + _SEEDS * stream)
+  # To grain's seed the epoch is added, so seeds next to one another would give
+  # one another's orders, an epoch later.
+  own = np.random.SeedSequence([seed, stream]).generate_state(1)[0]
+  return grain.MapDataset.range(n).shuffle(seed=int(own))

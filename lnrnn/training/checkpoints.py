@@ -147,10 +147,14 @@ def _specs(state: Any) -> dict[str, str]:
 
 
 class _Kept:
-  """Preserves the latest and the best; an orbax PreservationPolicy."""
+  """Preserves some checkpoints; an orbax PreservationPolicy.
 
-  def __init__(self, latest: int, best: int):
-    self.latest, self.best = latest, best
+  The latest, the best, and those whose step is a multiple of `every`, where
+  that is above 0.
+  """
+
+  def __init__(self, latest: int, best: int, every: int):
+    self.latest, self.best, self.every = latest, best, every
     self.scores: dict[int, float] = {}
 
   def ranked(self, steps: Iterable[int]) -> list[int]:
@@ -162,6 +166,8 @@ class _Kept:
     del context
     steps = sorted(checkpoint.step for checkpoint in checkpoints)
     kept = {*steps[-self.latest :], *self.ranked(steps)[: self.best]}
+    if self.every:
+      kept.update(step for step in steps if step % self.every == 0)
     return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
@@ -173,6 +179,7 @@ class Checkpoints:
     identity: {"config": of `config.to_dict`, "fingerprint": of the data}; a
       checkpoint of another one is refused.
     kept: how many of the latest checkpoints stay.
+    kept_every: those of steps that are a multiple of it stay too; 0: none.
     best: "split/metric:min" or ":max", whose best checkpoints stay as well;
       "" for none.
     best_kept: how many of the best stay.
@@ -185,6 +192,7 @@ class Checkpoints:
     identity: Mapping[str, Any],
     *,
     kept: int,
+    kept_every: int = 0,
     best: str = "",
     best_kept: int = 1,
     writes: bool = True,
@@ -199,7 +207,7 @@ class Checkpoints:
     self._identity = dict(identity)
     self._metric, _, mode = best.partition(":")
     self._sign = -1.0 if mode == "min" else 1.0
-    self._kept = _Kept(kept, best_kept if best else 0)
+    self._kept = _Kept(kept, best_kept if best else 0, kept_every)
     if writes:
       self._end_replacement()
     self._manager = ocp.CheckpointManager(

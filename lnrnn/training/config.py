@@ -30,12 +30,15 @@ RESUMABLE = frozenset(
     "eval_every",
     "checkpoint_every",
     "checkpoints_kept",
+    "checkpoints_kept_every",
     "best_kept",
     "patience",
     "steps_per_dispatch",
     "stall_seconds",
     "profile_steps",
     "compare_metrics",
+    "downstream.every",
+    "downstream.tasks",
     "data.dir",  # Where the data lies; its fingerprint says what it is.
   }
 )
@@ -178,6 +181,7 @@ def check_common(config: Config) -> Checker:
     "accumulate",
   ):
     check.within(field, 1, 2**31 - 1)
+  check.within("checkpoints_kept_every", 0, 2**31 - 1)
   check.within("stall_seconds", 0, 1e6)  # A timer cannot wait for ever.
   if config.accumulate > 0 and config.batch_size % config.accumulate:
     check.add("accumulate", f"must divide batch_size={config.batch_size}")

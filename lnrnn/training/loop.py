@@ -96,6 +96,7 @@ def _saver(
     workdir,
     identity(config, experiment),
     kept=config.checkpoints_kept,
+    kept_every=config.checkpoints_kept_every,
     best=config.best,
     best_kept=config.best_kept,
     writes=writes,

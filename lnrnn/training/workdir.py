@@ -1,6 +1,6 @@
 """A run's folder: whose it is, who works in it, whether the run is finished."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 import contextlib
 import datetime
 import importlib.metadata
@@ -16,11 +16,12 @@ from typing import Any
 import filelock
 
 from lnrnn import files
-from lnrnn.errors import WorkdirError
+from lnrnn.errors import WorkdirError, one_line
 from lnrnn.training import checkpoints, early, writers
 from lnrnn.training import config as config_lib
 
 RECORD = "config.json"
+ASSETS = "assets"
 LOCK = "lock"
 HOLDER = "lock.json"
 # A lock whose holder on another machine was silent for so long is stale.
@@ -129,6 +130,44 @@ def claim(workdir: str | os.PathLike[str], fingerprint: str, data: str) -> None:
     probe.unlink()
   except OSError as e:
     raise WorkdirError(f"workdir {path} is not writable: {e}") from e
+
+
+def write_assets(
+  workdir: str | os.PathLike[str], assets: Mapping[str, Any]
+) -> None:
+  """Writes what the model cannot be used without, as `assets/NAME.json`.
+
+  Args:
+    workdir: of the run.
+    assets: of the experiment.
+
+  Raises:
+    WorkdirError: if the disk refuses it.
+  """
+  folder = pathlib.Path(workdir, ASSETS)
+  try:
+    for name, asset in assets.items():
+      folder.mkdir(exist_ok=True)
+      with files.atomic(folder / f"{name}.json") as new:
+        text = json.dumps(asset, ensure_ascii=False, indent=1)
+        new.write_text(text + "\n", encoding="utf-8")
+  except OSError as e:
+    raise WorkdirError(f"{folder} cannot be written: {one_line(e)}") from e
+
+
+def read_assets(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+  """The assets that `write_assets` wrote, by name.
+
+  Raises:
+    WorkdirError: if one cannot be read.
+  """
+  found = {}
+  for path in sorted(pathlib.Path(workdir, ASSETS).glob("*.json")):
+    try:
+      found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+      raise WorkdirError(f"{path} cannot be read: {one_line(e)}") from e
+  return found
 
 
 @contextlib.contextmanager

@@ -282,16 +282,45 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
       yield line, row
 
 
+def beside(name: str) -> str:
+  """The file of a program that evaluates a run beside its training."""
+  return f"metrics_{name}.jsonl"
+
+
+def append_row(
+  path: str | os.PathLike[str], step: int, scalars: Mapping[str, float]
+) -> None:
+  """Appends one row to a file of rows."""
+  file = _Appended(pathlib.Path(path))
+  file.write(_row(step, scalars).encode())
+  file.close()
+
+
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """The rows of a run's metrics.jsonl; what is torn or no row is skipped.
+  """The rows of a run: of its metrics.jsonl, then of the files beside it.
 
   Args:
     workdir: of the run.
 
   Returns:
+    As `read_rows`.
+  """
+  folder = pathlib.Path(workdir)
+  others = sorted(folder.glob(beside("*")))
+  return [
+    row for path in (folder / METRICS, *others) for row in read_rows(path)
+  ]
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The rows of one file; what is torn or no row is skipped.
+
+  Args:
+    path: of it.
+
+  Returns:
     The rows, null being NaN again; [] where there is no file.
   """
-  path = pathlib.Path(workdir) / METRICS
   if not path.exists():
     return []
   return [

@@ -1,0 +1,312 @@
+"""Evaluates sentence vectors on the five tasks of section 6.3.
+
+  python -m experiments.downstream --workdir=runs/skip_ln [--follow]
+
+evaluates every kept checkpoint of a run that is not evaluated yet, and
+`--checkpoint=best` (or latest, or a step) one of them anew. With `--follow` it
+goes on until the run is finished. Rows go to the workdir's
+`metrics_downstream.jsonl`, which all programs read with the run's own; what
+each test case gave goes to `downstream/`.
+
+  python -m experiments.downstream --vectors=glove_folder --out=runs/bag
+  python -m experiments.downstream --model=exported_folder --out=runs/model
+
+evaluate the mean of word vectors, or an exported model, in the same way.
+
+The tasks are SICK relatedness and the classifications MR, CR, SUBJ and MPQA,
+in the folders sick and sentence_classification of LNRNN_DATA_DIR. How strongly
+a classifier is regularised is chosen for each fold within its training part:
+by one split of it, once for a run (`--choice=kept`, which a first evaluation
+makes) or anew (`split`), or by 10-fold cross-validation (`nested`, the
+authors'). Nothing is chosen on what is tested.
+"""
+
+from collections.abc import Callable, Sequence
+import json
+import os
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+from absl import flags
+import numpy as np
+
+from experiments import launch, skip_thoughts
+from lnrnn import downstream, files
+from lnrnn.data import mnist, sentence_tasks, word_vectors
+from lnrnn.errors import ConfigError, WorkdirError, choices
+from lnrnn.sentence_encoder import SkipThoughtEncoder, tokens
+from lnrnn.training import checkpoints, signals, writers
+from lnrnn.training import workdir as workdir_lib
+
+TASKS = skip_thoughts.TASKS
+CHOICES = ("kept", "split", "nested")
+FOLDER, METRICS = "downstream", "downstream"
+_POLL = 5.0  # Seconds.
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "of a run of skip_thoughts")
+_VECTORS = flags.DEFINE_string(
+  "vectors", None, "word vectors, whose mean is evaluated; a file or a folder"
+)
+_MODEL = flags.DEFINE_string("model", None, "folder of an exported model")
+_OUT = flags.DEFINE_string(
+  "out", None, "folder for what --vectors or --model give"
+)
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "all", "all that are missing, or latest, best or a step anew"
+)
+_FOLLOW = flags.DEFINE_bool(
+  "follow", False, "wait for further checkpoints until the run is finished"
+)
+_PARENT = flags.DEFINE_integer(
+  "parent", 0, "process whose end is the end of --follow; 0: none"
+)
+_UNTRAINED = flags.DEFINE_bool(
+  "untrained", False, "evaluate the model of the run before its first update"
+)
+_TASKS = flags.DEFINE_list(
+  "tasks", None, f"of {', '.join(TASKS)}; default: all, or those of the run"
+)
+_CHOICE = flags.DEFINE_enum("choice", "kept", CHOICES, "see above")
+_EXPAND = flags.DEFINE_string(
+  "expand", None, "word vectors by which the vocabulary is enlarged"
+)
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", None, "of the tasks' files; default: LNRNN_DATA_DIR"
+)
+
+
+class Encoder(NamedTuple):
+  """What is evaluated.
+
+  Attributes:
+    encode: (texts, whether the end is read) -> [n, h].
+    unknown: texts -> part of their words that have no vector.
+  """
+
+  encode: Callable[[Sequence[str], bool], np.ndarray]
+  unknown: Callable[[Sequence[str]], float]
+
+  @classmethod
+  def of(cls, model: SkipThoughtEncoder) -> "Encoder":
+    """A trained model."""
+    return cls(lambda texts, end: model.encode(texts, end=end), model.unknown)
+
+  @classmethod
+  def bag(cls, vectors: word_vectors.WordVectors) -> "Encoder":
+    """The mean of word vectors."""
+    bag = lambda texts: downstream.bag_of_vectors(
+      [tokens(text) for text in texts], vectors
+    )
+    return cls(lambda texts, end: bag(texts)[0], lambda texts: bag(texts)[1])
+
+
+class Suite:
+  """The tasks and their data.
+
+  Args:
+    data_dir: with the folders sick and sentence_classification.
+    tasks: of `TASKS`.
+
+  Raises:
+    DataError: a file is missing or damaged.
+  """
+
+  def __init__(self, data_dir: str | None, tasks: Sequence[str]):
+    self._pairs, self._labelled = {}, {}
+    if "sick" in tasks:
+      folder = mnist.find_folder(data_dir, "sick", "sick")
+      self._pairs = sentence_tasks.read_sick(folder)
+    for name in tasks:
+      if name != "sick":
+        kind = "sentence_classification"
+        folder = mnist.find_folder(data_dir, name, kind)
+        self._labelled[name] = sentence_tasks.read_labelled(folder, name)
+
+  def measure(
+    self, encoder: Encoder, choice: str, kept: dict[str, list[float]]
+  ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Evaluates vectors of sentences.
+
+    Args:
+      encoder: of them.
+      choice: of `CHOICES`.
+      kept: inverse regularisations of each task's folds; "kept" fills in what
+        is missing.
+
+    Returns:
+      Metrics: "sick_pearson", "sick_spearman", "sick_mse", of each
+      classification its accuracy in percent and "..._sd" over the folds, and
+      of each task "..._unknown", the part of its words that have no vector;
+      and what each test case gave: "sick" predictions, else booleans.
+    """
+    found, cases = {}, {}
+    if self._pairs:
+      parts = {}
+      for split, pairs in self._pairs.items():
+        both = encoder.encode([*pairs.a, *pairs.b], True)
+        parts[split] = (*np.split(both, 2), pairs.scores)
+      got = downstream.relatedness(parts)
+      for name in ("pearson", "spearman", "mse"):
+        found[f"sick_{name}"] = float(getattr(got, name))
+      cases["sick"] = got.predictions
+      texts = [*self._pairs["test"].a, *self._pairs["test"].b]
+      found["sick_unknown"] = encoder.unknown(texts)
+    for name, data in self._labelled.items():
+      x = encoder.encode(data.texts, False)
+      how = choice
+      if choice == "kept":
+        how = "fixed" if name in kept else "split"
+      got = downstream.classification(
+        x, data.labels, how=how, fixed=kept.get(name)
+      )
+      if choice == "kept":
+        kept[name] = [float(c) for c in got.cs]
+      found[name] = 100 * float(got.accuracy)
+      found[f"{name}_sd"] = 100 * float(np.std(got.fold_accuracies, ddof=1))
+      found[f"{name}_unknown"] = encoder.unknown(data.texts)
+      cases[name] = got.correct
+    return found, cases
+
+
+def _evaluated(workdir: pathlib.Path) -> set[int]:
+  """Steps whose rows are there."""
+  rows = writers.read_rows(workdir / writers.beside(METRICS))
+  return {row["step"] for row in rows}
+
+
+def _one(
+  suite: Suite, encoder: Encoder, folder: pathlib.Path, step: int, extra: Any
+) -> dict[str, float]:
+  """Evaluates a checkpoint and writes what came out."""
+  files_of = folder / FOLDER
+  files_of.mkdir(parents=True, exist_ok=True)
+  path = files_of / "regularisation.json"
+  kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
+  # The untrained model shall not decide for the trained ones.
+  choice = _CHOICE.value
+  own = {} if extra.get("untrained") else kept
+  found, cases = suite.measure(encoder, choice, own)
+  if choice == "kept" and own is kept:
+    with files.atomic(path) as part:
+      part.write_text(json.dumps(kept) + "\n", "utf-8")
+  name = f"{step:08d}" + "".join(f"_{k}" for k in sorted(extra) if extra[k])
+  with files.atomic(files_of / f"{name}.npz") as part, part.open("wb") as file:
+    np.savez(file, **cases)  # type: ignore
+  with files.atomic(files_of / f"{name}.json") as part:
+    part.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+  return found
+
+
+def _seconds(workdir: pathlib.Path, step: int) -> dict[str, float]:
+  """Training seconds at a step, for figures over them."""
+  for row in writers.read_metrics(workdir):
+    if row["step"] == step and "time/train_seconds" in row:
+      return {"time/train_seconds": row["time/train_seconds"]}
+  return {}
+
+
+def _run(workdir: pathlib.Path) -> None:
+  """Evaluates checkpoints of a run."""
+  while _FOLLOW.value and not (workdir / workdir_lib.RECORD).exists():
+    _wait()
+  config = launch.config_of(workdir)
+  if config.experiment != "skip_thoughts":
+    raise WorkdirError(
+      f"workdir {workdir}: is a run of {config.experiment}; sentence vectors"
+      " are those of skip_thoughts"
+    )
+  suite = Suite(_DATA_DIR.value, _tasks(config.downstream.tasks))
+  larger = word_vectors.load(_EXPAND.value) if _EXPAND.value else None
+
+  def evaluate(model: SkipThoughtEncoder, step: int, **extra: Any) -> None:
+    if larger:
+      model = model.expanded(larger)
+    began = time.monotonic()
+    extra |= {"expanded": bool(larger), "nested": _CHOICE.value == "nested"}
+    found = _one(suite, Encoder.of(model), workdir, step, extra)
+    row = {f"downstream/{name}": value for name, value in found.items()}
+    if not any(extra.values()):  # Of these alone curves are drawn.
+      writers.append_row(
+        workdir / writers.beside(METRICS), step, row | _seconds(workdir, step)
+      )
+    took = time.monotonic() - began
+    signals.say(f"{workdir}: step {step}: {_told(found)}  ({took:.0f} s)")
+
+  if _UNTRAINED.value:
+    evaluate(skip_thoughts.untrained_encoder(workdir), 0, untrained=True)
+    return
+  if _CHECKPOINT.value != "all":
+    evaluate(*skip_thoughts.restored(workdir, _CHECKPOINT.value))
+    return
+  while True:
+    # Asked before the checkpoints are, so that none is missed.
+    finished = workdir_lib.is_finished(workdir, config)
+    every = config.downstream.every or 1
+    done = _evaluated(workdir)
+    due = [
+      step
+      for step in checkpoints.committed_steps(workdir)
+      if step not in done and (step % every == 0 or step == config.train_steps)
+    ]
+    for step in due:
+      evaluate(*skip_thoughts.restored(workdir, str(step)))
+    if due:
+      continue
+    if finished or not _FOLLOW.value:
+      return
+    _wait()
+
+
+def _wait() -> None:
+  """Waits for a training to go on.
+
+  Raises:
+    WorkdirError: it has ended.
+  """
+  time.sleep(_POLL)
+  if _PARENT.value and os.getppid() != _PARENT.value:
+    raise WorkdirError("the training has ended before its end")
+
+
+def _told(found: dict[str, float]) -> str:
+  names = [n for n in found if not n.endswith(("_sd", "_unknown"))]
+  return ", ".join(f"{name} {found[name]:.4g}" for name in names)
+
+
+def _tasks(default: Sequence[str]) -> Sequence[str]:
+  names = _TASKS.value or default
+  for name in names:
+    if name not in TASKS:
+      raise ConfigError(f"--tasks={name}: {choices(name, TASKS)}")
+  return names
+
+
+@signals.abrupt()
+def main() -> None:
+  """Evaluates a run, a model or word vectors."""
+  given = [f for f in (_WORKDIR, _VECTORS, _MODEL) if f.value]
+  if len(given) != 1:
+    raise ConfigError("one of --workdir, --vectors and --model is needed")
+  if _FOLLOW.value and hasattr(os, "nice"):
+    os.nice(10)  # The training comes first.
+  if _WORKDIR.value:
+    _run(pathlib.Path(_WORKDIR.value))
+    return
+  if not _OUT.value:
+    raise ConfigError("--out: a folder for the results is needed")
+  suite = Suite(_DATA_DIR.value, _tasks(TASKS))
+  if _VECTORS.value:
+    encoder = Encoder.bag(word_vectors.load(_VECTORS.value))
+  else:
+    model = SkipThoughtEncoder.load(_MODEL.value)
+    if _EXPAND.value:
+      model = model.expanded(word_vectors.load(_EXPAND.value))
+    encoder = Encoder.of(model)
+  extra = {"nested": _CHOICE.value == "nested"}
+  found = _one(suite, encoder, pathlib.Path(_OUT.value), 0, extra)
+  signals.say(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+  launch.run(main)

@@ -1,0 +1,651 @@
+"""What sentence vectors are worth on other tasks: relatedness, classes.
+
+The vectors are fixed. A linear model is trained on top of them, on the
+training part of the task alone. scikit-learn and scipy are needed.
+
+Source: Ba et al. 2016, section 6.3; Kiros et al. 2015, section 3.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+from typing import Literal, NamedTuple
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+import optax
+
+from lnrnn.data.word_vectors import WordVectors
+from lnrnn.errors import choices
+
+Measure = Literal["pearson", "spearman", "mse"]
+How = Literal["nested", "split", "fixed"]
+
+CLASSES = 5  # Of SICK's scores, 1 to 5.
+BATCH = 64  # The authors' code.
+# Adam moves each weight by about its rate, and so a logit by up to the rate
+# times the number of features. So the rate is this, divided by that number:
+# 0.001, the usual one, at 512 features. Vectors of 50 to 2,400 numbers then
+# need about as many epochs. Ours.
+RATE = 0.5
+# Ours. In ten epochs the Pearson correlation moves by more than the noise of
+# its measurement on 500 pairs, and one round that is not better is noise.
+ROUND, PATIENCE, MAX_ROUNDS = 10, 5, 60
+
+FOLDS = 10
+CS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # The authors' code.
+# Ten times as strict as scikit-learn is. Its value is for features of about 1;
+# those of vectors of length 1 are 0.02 where there are 2,400, the gradient is
+# as small, and with it training stops before C has any effect.
+TOLERANCE = 1e-5
+MAX_ITERATIONS = 3000
+
+_BLOCK = 1 << 21  # Numbers of a block of bootstrap draws: 16 MB.
+
+
+# --- Relatedness of pairs ---
+
+
+class Relatedness(NamedTuple):
+  """How well the scores of test pairs are predicted.
+
+  Attributes:
+    pearson: correlation of predictions and scores; NaN if either is constant.
+    spearman: rank correlation, likewise.
+    mse: mean squared error.
+    predictions: float64 [n] of the test pairs.
+    trial_pearson: on the trial pairs, by which the epoch was chosen.
+    epochs: after which the parameters were taken.
+  """
+
+  pearson: float
+  spearman: float
+  mse: float
+  predictions: np.ndarray
+  trial_pearson: float
+  epochs: int
+
+
+def soft_targets(scores: ArrayLike, k: int = CLASSES) -> np.ndarray:
+  """Scores as distributions over the classes 1 to k, whose mean they are.
+
+  Args:
+    scores: [n], from 1 to k.
+    k: classes.
+
+  Returns:
+    float64 [n, k]: 3.6 is 0.4 of class 3 and 0.6 of class 4.
+
+  Raises:
+    ValueError: a score is out of range.
+
+  Source: Tai et al. 2015, section 4.2.
+  """
+  wide = np.asarray(scores, np.float64)
+  if wide.ndim != 1 or not ((wide >= 1) & (wide <= k)).all():
+    raise ValueError(f"scores {wide.shape}: [n] from 1 to {k} are needed")
+  # A hat over each class, two wide.
+  return np.maximum(0, 1 - np.abs(wide[:, None] - np.arange(1, k + 1)))
+
+
+def pair_features(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+  """What tells how vectors are related, whichever comes first.
+
+  Args:
+    u: [n, h].
+    v: [n, h].
+
+  Returns:
+    [n, 2 h]: |u - v| and u v.
+
+  Source: Tai et al. 2015, equation 15.
+  """
+  return np.concatenate([np.abs(u - v), u * v], axis=1)
+
+
+def relatedness(
+  vectors: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+  *,
+  seed: int = 0,
+) -> Relatedness:
+  """Predicts scores by a softmax regression on features of both vectors.
+
+  It is trained by Adam against soft targets in rounds of epochs. It ends
+  after `PATIENCE` rounds in which the correlation on the trial pairs is not
+  better, and the parameters of the best round are kept. A prediction is the
+  expected class. Of the test pairs nothing is used before.
+
+  Args:
+    vectors: {"train", "trial", "test": (u [n, h], v [n, h], scores [n])}.
+    seed: of the order of the pairs.
+
+  Returns:
+    The numbers; the same ones for the same input on the same machine.
+
+  Raises:
+    ValueError: shapes do not fit, or a number is not finite.
+
+  Source: Ba et al. 2016, section 6.3; authors' code, `eval_sick.py`. There,
+  features are as they are; here each half is divided by the root of its mean
+  square in the training pairs. For vectors of length 1 the products are far
+  smaller than the differences, and would hardly be learned.
+  """
+  features, scores = {}, {}
+  for part in ("train", "trial", "test"):
+    u, v, score = (np.asarray(x) for x in vectors[part])
+    if u.ndim != 2 or u.shape != v.shape or score.shape != u.shape[:1]:
+      raise ValueError(
+        f"{part}: u {u.shape}, v {v.shape}, scores {score.shape}: [n, h],"
+        " [n, h] and [n] are needed"
+      )
+    features[part] = pair_features(*(x.astype(np.float32) for x in (u, v)))
+    scores[part] = score.astype(np.float64)
+    if not (np.isfinite(features[part]).all() and len(u)):
+      raise ValueError(f"{part}: there are vectors, all finite, are needed")
+  scale = _halves(features["train"])
+  for x in features.values():
+    x /= scale
+  x = {part: jnp.asarray(features.pop(part)) for part in list(features)}
+  targets = jnp.asarray(soft_targets(scores["train"]), jnp.float32)
+
+  width = x["train"].shape[1]
+  params = {
+    "w": jnp.zeros((width, CLASSES), jnp.float32),
+    "b": jnp.zeros(CLASSES, jnp.float32),
+  }
+  state = (params, _adam(width).init(params))
+  key = jax.random.key(seed)
+  best, kept, since = -np.inf, (params, 0), 0
+  for i in range(MAX_ROUNDS):
+    state = _round(state, jax.random.fold_in(key, i), x["train"], targets)
+    found = _pearson(_predictions(state[0], x["trial"]), scores["trial"])
+    if found > best:
+      best, kept, since = found, (state[0], ROUND * (i + 1)), 0
+    else:
+      since += 1
+      if since == PATIENCE:
+        break
+  params, epochs = kept
+  predictions = _predictions(params, x["test"])
+  return Relatedness(
+    pearson=_pearson(predictions, scores["test"]),
+    spearman=_spearman(predictions, scores["test"]),
+    mse=float(np.mean((predictions - scores["test"]) ** 2)),
+    predictions=predictions,
+    trial_pearson=best if epochs else float("nan"),
+    epochs=epochs,
+  )
+
+
+def _halves(features: np.ndarray) -> np.ndarray:
+  """[2 h] what the two kinds of features are divided by."""
+  size = np.array(
+    [
+      np.sqrt(np.mean(half**2, dtype=np.float64))
+      for half in np.split(features, 2, axis=1)
+    ]
+  )
+  size = np.where(size > 0, size, 1).astype(np.float32)
+  return np.repeat(size, features.shape[1] // 2)
+
+
+def _adam(width: int) -> optax.GradientTransformation:
+  return optax.adam(RATE / width)
+
+
+@jax.jit
+def _round(state, key: jax.Array, x: jax.Array, targets: jax.Array):
+  """Some epochs, each over the pairs in another order.
+
+  Those that do not fill a batch are left out, others in each epoch.
+  """
+  n, width = x.shape
+  size = min(BATCH, n)
+  optimizer = _adam(width)
+
+  def loss(params, rows):
+    logits = x[rows] @ params["w"] + params["b"]
+    return optax.softmax_cross_entropy(logits, targets[rows]).mean()
+
+  def update(state, rows):
+    params, moments = state
+    updates, moments = optimizer.update(jax.grad(loss)(params, rows), moments)
+    return (optax.apply_updates(params, updates), moments), None
+
+  def epoch(state, key):
+    order = jax.random.permutation(key, n)[: n // size * size]
+    return jax.lax.scan(update, state, order.reshape(-1, size))
+
+  return jax.lax.scan(epoch, state, jax.random.split(key, ROUND))[0]
+
+
+@jax.jit
+def _expected(params, x: jax.Array) -> jax.Array:
+  parts = jax.nn.softmax(x @ params["w"] + params["b"])
+  return parts @ jnp.arange(1, CLASSES + 1, dtype=parts.dtype)
+
+
+def _predictions(params, x: jax.Array) -> np.ndarray:
+  return np.asarray(_expected(params, x), np.float64)
+
+
+def _constant(*rows: np.ndarray) -> bool:
+  return any(not np.isfinite(r).all() or np.ptp(r) == 0 for r in rows)
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+  from scipy import stats
+
+  if len(a) < 2 or _constant(a, b):
+    return float("nan")
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+    return float(stats.pearsonr(a, b).statistic)
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+  from scipy import stats
+
+  if len(a) < 2 or _constant(a, b):
+    return float("nan")
+  return float(stats.spearmanr(a, b).statistic)
+
+
+# --- Classes of sentences ---
+
+
+class Classified(NamedTuple):
+  """How well the classes of sentences are predicted.
+
+  Attributes:
+    accuracy: the mean over the folds.
+    fold_accuracies: float64 [10].
+    correct: bool [n], of each case in the fold where it was tested.
+    cs: float64 [10] the C of each fold.
+    unconverged: how many trainings, those to choose C included, ended before
+      they had converged.
+  """
+
+  accuracy: float
+  fold_accuracies: np.ndarray
+  correct: np.ndarray
+  cs: np.ndarray
+  unconverged: int
+
+
+def folds(
+  labels: ArrayLike, n: int = FOLDS, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Parts of shuffled cases, in each of which classes are as frequent.
+
+  Args:
+    labels: [m].
+    n: parts.
+    seed: of the shuffling.
+
+  Returns:
+    n times (training rows, test rows), each row being once among the latter.
+
+  Raises:
+    ValueError: a class has fewer than n cases.
+  """
+  from sklearn.model_selection import StratifiedKFold
+
+  y = _labels(labels, n)
+  parts = StratifiedKFold(n, shuffle=True, random_state=seed)
+  return list(parts.split(np.zeros((len(y), 1)), y))
+
+
+def classification(
+  x: np.ndarray,
+  y: ArrayLike,
+  *,
+  cs: Sequence[float] = CS,
+  how: How = "nested",
+  inner_folds: int = 10,
+  fixed: Sequence[float] | np.ndarray | None = None,
+  seed: int = 0,
+) -> Classified:
+  """Cross-validates a logistic regression over ten folds.
+
+  How strongly a fold's weights are held small is chosen within its training
+  part; of equals, the first C is taken.
+
+  Args:
+    x: [n, h] vectors, float32 or float64; they are used as they are.
+    y: [n] labels, two or more.
+    cs: the C to choose from.
+    how: "nested" chooses C by a cross-validation within the training part,
+      as in the paper; "split" by one tenth of it, in a tenth of the time;
+      "fixed" takes it from `fixed`.
+    inner_folds: of "nested".
+    fixed: [10] C of each fold, as an earlier call has returned them in `cs`.
+    seed: of the folds, the outer and the inner ones.
+
+  Raises:
+    ValueError: arguments do not fit, or a vector is not finite.
+
+  Source: Ba et al. 2016, section 6.3; authors' code, `eval_classification.py`.
+  """
+  if how not in ("nested", "split", "fixed"):
+    raise ValueError(
+      f"how={how!r}: {choices(how, ('nested', 'split', 'fixed'))}"
+    )
+  if (how == "fixed") != (fixed is not None):
+    raise ValueError(f"how={how!r}: `fixed` is for how='fixed', which needs it")
+  if fixed is not None and len(fixed) != FOLDS:
+    raise ValueError(
+      f"fixed has {len(fixed)} values; one of each fold is needed"
+    )
+  x, y = np.asarray(x), _labels(y, FOLDS)
+  if x.ndim != 2 or len(x) != len(y) or not np.isfinite(x).all():
+    raise ValueError(
+      f"x {x.shape} with {len(y)} labels: [n, h], all finite, is needed"
+    )
+  correct = np.zeros(len(y), bool)
+  accuracies, chosen, unconverged = [], [], 0
+  for k, (train, test) in enumerate(folds(y, FOLDS, seed)):
+    if fixed is not None:
+      c = float(fixed[k])
+    else:
+      parts = _inner(y[train], how, inner_folds, seed)
+      c, missed = _choose(x[train], y[train], parts, cs)
+      unconverged += missed
+    predict, missed = _fit(x[train], y[train], c)
+    unconverged += missed
+    correct[test] = predict(x[test]) == y[test]
+    accuracies.append(correct[test].mean())
+    chosen.append(c)
+  rows = np.array(accuracies)
+  return Classified(
+    float(rows.mean()), rows, correct, np.array(chosen, float), unconverged
+  )
+
+
+def _labels(labels: ArrayLike, n: int) -> np.ndarray:
+  y = np.asarray(labels)
+  if y.ndim != 1 or not y.size:
+    raise ValueError(f"labels {y.shape}: [n] are needed")
+  names, counts = np.unique(y, return_counts=True)
+  if len(names) < 2 or counts.min() < n:
+    raise ValueError(
+      f"{len(names)} classes, the smallest of {counts.min()} cases: two or"
+      f" more classes of {n} or more are needed"
+    )
+  return y
+
+
+def _inner(
+  y: np.ndarray, how: str, count: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """(training rows, rows to choose by) within the training part of a fold."""
+  if how == "nested":
+    return folds(y, count, seed)
+  from sklearn.model_selection import StratifiedShuffleSplit
+
+  split = StratifiedShuffleSplit(1, test_size=0.1, random_state=seed)
+  return list(split.split(np.zeros((len(y), 1)), y))
+
+
+def _choose(
+  x: np.ndarray,
+  y: np.ndarray,
+  parts: Sequence[tuple[np.ndarray, np.ndarray]],
+  cs: Sequence[float],
+) -> tuple[float, int]:
+  """The C of the best mean accuracy, and how many trainings missed."""
+  accuracies, unconverged = np.empty((len(cs), len(parts))), 0
+  for j, (train, held) in enumerate(parts):
+    inner, outer = x[train], x[held]
+    for i, c in enumerate(cs):
+      predict, missed = _fit(inner, y[train], c)
+      accuracies[i, j] = (predict(outer) == y[held]).mean()
+      unconverged += missed
+  return float(cs[int(accuracies.mean(axis=1).argmax())]), unconverged
+
+
+def _fit(
+  x: np.ndarray, y: np.ndarray, c: float
+) -> tuple[Callable[[np.ndarray], np.ndarray], bool]:
+  """A trained model's predictions, and whether it has not converged."""
+  from sklearn.exceptions import ConvergenceWarning
+  from sklearn.linear_model import LogisticRegression
+
+  model = LogisticRegression(C=c, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
+  with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always", ConvergenceWarning)
+    model.fit(x, y)
+  missed = [w for w in told if issubclass(w.category, ConvergenceWarning)]
+  for w in told:
+    if w not in missed:
+      warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+  return model.predict, bool(missed)
+
+
+# --- Differences of two systems ---
+
+
+class Gap(NamedTuple):
+  """By how much one system is above another on the same cases.
+
+  Attributes:
+    gap: on the cases as they are.
+    low: end of the bootstrap's interval.
+    high: the other end.
+  """
+
+  gap: float
+  low: float
+  high: float
+
+
+def paired_bootstrap(
+  statistic: Callable[[np.ndarray], np.ndarray],
+  n: int,
+  *,
+  draws: int = 10_000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> Gap:
+  """The percentile interval of a statistic over draws of the test cases.
+
+  It tells how sure a difference is for these two models on other cases; how
+  it would be for models of other seeds, it does not tell.
+
+  Args:
+    statistic: (float64 [k, n] how often each case was drawn, n in each row)
+      -> [k] values.
+    n: cases.
+    draws: of n cases with replacement.
+    seed: of the draws.
+    level: the part of draws within the interval.
+
+  Returns:
+    The statistic of all cases taken once, and the interval; NaN where a draw
+    has no value.
+
+  Raises:
+    ValueError: there are no cases or draws, or `level` is not in (0, 1).
+  """
+  if n < 1 or draws < 1 or not 0 < level < 1:
+    raise ValueError(
+      f"n={n}, draws={draws}, level={level}: cases, draws and a level between"
+      " 0 and 1 are needed"
+    )
+  rng = np.random.default_rng(seed)
+  found = np.empty(draws)
+  step = max(1, _BLOCK // n)
+  for i in range(0, draws, step):
+    k = min(step, draws - i)
+    cases = rng.integers(n, size=(k, n)) + n * np.arange(k)[:, None]
+    counts = np.bincount(cases.ravel(), minlength=k * n).reshape(k, n)
+    found[i : i + k] = statistic(counts.astype(np.float64))
+  (whole,) = statistic(np.ones((1, n)))
+  if np.isnan(found).any():
+    return Gap(float(whole), float("nan"), float("nan"))
+  low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+  return Gap(float(whole), float(low), float(high))
+
+
+def paired_gap(
+  correct_a: ArrayLike,
+  correct_b: ArrayLike,
+  *,
+  draws: int = 10_000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> Gap:
+  """The gap of two accuracies, a's minus b's.
+
+  Args:
+    correct_a: bool [n], as `Classified.correct`.
+    correct_b: of the same cases.
+    draws: as of `paired_bootstrap`.
+    seed: likewise.
+    level: likewise.
+
+  Raises:
+    ValueError: shapes do not fit.
+  """
+  a, b = _same_cases(correct_a, correct_b)
+  return paired_bootstrap(
+    _mean_of(a - b), len(a), draws=draws, seed=seed, level=level
+  )
+
+
+def relatedness_gap(
+  predictions_a: ArrayLike,
+  predictions_b: ArrayLike,
+  scores: ArrayLike,
+  measure: Measure,
+  *,
+  draws: int = 10_000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> Gap:
+  """The gap of two systems on the same pairs, a's number minus b's.
+
+  Args:
+    predictions_a: [n], as `Relatedness.predictions`.
+    predictions_b: of the same pairs.
+    scores: [n] of people.
+    measure: "pearson", "spearman" or "mse", where less is better.
+    draws: as of `paired_bootstrap`.
+    seed: likewise.
+    level: likewise.
+
+  Returns:
+    The gap; NaN where a correlation is with a constant, or a prediction is
+    not finite.
+
+  Raises:
+    ValueError: shapes do not fit, or there is no such measure.
+  """
+  a, b, y = _same_cases(predictions_a, predictions_b, scores)
+  if not all(np.isfinite(row).all() for row in (a, b, y)):
+    # Their ranks would be.
+    a, b = (np.full(len(y), np.nan) for _ in range(2))
+  if measure == "mse":
+    statistic = _mean_of((a - y) ** 2 - (b - y) ** 2)
+  elif measure == "pearson":
+    own = functools.partial(_correlations, _centred(a), _centred(y))
+    other = functools.partial(_correlations, _centred(b), _centred(y))
+    statistic = lambda counts: own(counts) - other(counts)
+  elif measure == "spearman":
+    ranked = [_ranks(row) for row in (a, b, y)]
+
+    def statistic(counts):
+      ranks = [_centred(rank(counts)) for rank in ranked]
+      own, other = (_correlations(r, ranks[2], counts) for r in ranks[:2])
+      return own - other
+
+  else:
+    allowed = choices(measure, ("pearson", "spearman", "mse"))
+    raise ValueError(f"measure={measure!r}: {allowed}")
+  return paired_bootstrap(
+    statistic, len(a), draws=draws, seed=seed, level=level
+  )
+
+
+def _same_cases(*rows: ArrayLike) -> list[np.ndarray]:
+  found = [np.asarray(row, np.float64) for row in rows]
+  shapes = [row.shape for row in found]
+  if found[0].ndim != 1 or len(set(shapes)) > 1:
+    raise ValueError(f"shapes {shapes}: [n] of the same cases are needed")
+  return found
+
+
+def _mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  return lambda counts: counts @ values / len(values)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+  # Else the difference of large sums below would be of little precision.
+  return values - values.mean(axis=-1, keepdims=True)
+
+
+def _correlations(
+  a: np.ndarray, b: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+  """[k] Pearson's, of values [n] or [k, n] taken so many times [k, n]."""
+  n = counts.shape[1]
+  mean = lambda values: np.einsum("...n,...n->...", counts, values) / n
+  ma, mb = mean(a), mean(b)
+  var_a, var_b = mean(a * a) - ma**2, mean(b * b) - mb**2
+  # Where all that was drawn is equal, what is left is rounding.
+  known = (var_a > _tiny(a)) & (var_b > _tiny(b))
+  scale = np.sqrt(np.where(known, var_a * var_b, 1))
+  return np.where(known, (mean(a * b) - ma * mb) / scale, np.nan)
+
+
+def _tiny(values: np.ndarray) -> np.ndarray:
+  return 1e-14 * (values * values).max(axis=-1)
+
+
+def _ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  """Counts [k, n] -> [k, n] the ranks of values [n] among those drawn.
+
+  Equals have the mean of their ranks. It sorts once, not once a draw.
+  """
+  order = np.argsort(values, kind="stable")
+  ordered = values[order]
+  first = np.searchsorted(ordered, ordered, "left")
+  last = np.searchsorted(ordered, ordered, "right")
+  place = np.argsort(order)
+
+  def ranks(counts: np.ndarray) -> np.ndarray:
+    total = np.zeros((len(counts), len(order) + 1))
+    np.cumsum(counts[:, order], axis=1, out=total[:, 1:])
+    return ((total[:, first] + total[:, last] + 1) / 2)[:, place]
+
+  return ranks
+
+
+# --- The baseline without an encoder ---
+
+
+def bag_of_vectors(
+  sentences: Sequence[Sequence[str]], vectors: WordVectors
+) -> tuple[np.ndarray, float]:
+  """The means of the vectors of each sentence's words.
+
+  Args:
+    sentences: n of them, each its tokens.
+    vectors: of words, d numbers each.
+
+  Returns:
+    float32 [n, d], zero where no word is known; and the part of all tokens
+    that are not.
+  """
+  found = np.zeros((len(sentences), vectors.vectors.shape[1]), np.float32)
+  lengths = [len(tokens) for tokens in sentences]
+  rows = vectors.rows([word for tokens in sentences for word in tokens])
+  ends = np.cumsum(lengths)
+  for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+    own = rows[end - length : end]
+    own = own[own >= 0]
+    if own.size:
+      found[i] = vectors.vectors[own].mean(axis=0)
+  return found, float((rows < 0).mean()) if rows.size else 0.0
