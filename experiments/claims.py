@@ -20,9 +20,10 @@ from experiments import (
   mnist_claims,
   order_claims,
   reader_claims,
+  skip_claims,
 )
 from lnrnn import claims, files, report
-from lnrnn.errors import UserError
+from lnrnn.errors import UserError, one_line
 from lnrnn.training import workdir as workdir_lib
 
 _WORKDIR = flags.DEFINE_string(
@@ -30,14 +31,20 @@ _WORKDIR = flags.DEFINE_string(
 )
 _TRIALS = flags.DEFINE_string("trials", None, "folder of the rate grid's runs")
 
+_TIMINGS = flags.DEFINE_string(
+  "timings", None, "JSON file of scripts/benchmark.py, for what time costs"
+)
+
 # Each has CHOSEN_BY, judged(config), is_papers(curves), judge(runs, chosen),
-# and may have level(curves, metric), by which trials are compared.
+# and may have level(curves, metric), by which trials are compared, and
+# timed(found), which judges the file of --timings.
 TASKS: dict[str, Any] = {
   "mnist_mlp": mnist_claims,
   "draw": draw_claims,
   "handwriting": handwriting_claims,
   "order_embedding": order_claims,
   "attentive_reader": reader_claims,
+  "skip_thoughts": skip_claims,
 }
 
 
@@ -49,6 +56,18 @@ def _task(folder: str) -> Any:
       raise UserError(f"{folder}: no claim is judged on {name!r} yet")
     return TASKS[name]
   raise UserError(f"{folder}: no runs there")
+
+
+def _timed(task: Any, path: pathlib.Path) -> list[claims.Row]:
+  """The rows that a benchmark's file decides."""
+  if not hasattr(task, "timed"):
+    raise UserError(f"--timings={path}: no claim of this task is about time")
+  try:
+    return task.timed(json.loads(path.read_text("utf-8")))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f"--timings={path}: cannot be read: {one_line(error)}"
+    ) from error
 
 
 def main() -> None:
@@ -63,6 +82,8 @@ def main() -> None:
   level = getattr(task, "level", claims.last_epochs)
   chosen = claims.best_rates(trials, task.CHOSEN_BY, level)
   rows = task.judge(runs, chosen)
+  if _TIMINGS.value:
+    rows += _timed(task, pathlib.Path(_TIMINGS.value))
   if not all(task.is_papers(c) for c in (*runs.values(), *trials.values())):
     rows = [r._replace(verdict=f"{r.verdict} on substitute data") for r in rows]
   head = ("claim", "verdict", "effect", "at epoch", "beside")

@@ -226,7 +226,10 @@ def _run(workdir: pathlib.Path) -> None:
     extra |= {"expanded": bool(larger), "nested": _CHOICE.value == "nested"}
     found = _one(suite, Encoder.of(model), workdir, step, extra)
     row = {f"downstream/{name}": value for name, value in found.items()}
-    if not any(extra.values()):  # Of these alone curves are drawn.
+    if extra.get("untrained"):
+      row["untrained/nll"] = skip_thoughts.untrained_nll(config)
+    # Of one way to evaluate curves are drawn.
+    if not (extra["expanded"] or extra["nested"]):
       writers.append_row(
         workdir / writers.beside(METRICS), step, row | _seconds(workdir, step)
       )

@@ -86,7 +86,8 @@ def build(config: config_lib.Config) -> Experiment:
   Returns:
     The experiment. Its loss is the sum over the words of a batch, as in the
     authors' code; its evaluations give "nll", nats per word of the neighbours
-    under the whole softmax, END counted, and the same of each side.
+    under the whole softmax, END counted, the same of each side, and
+    "unigram", what the words' frequencies alone give.
 
   Raises:
     ConfigError: listing every fault of the config.
@@ -109,8 +110,8 @@ def build(config: config_lib.Config) -> Experiment:
   measure = Likelihood(config, model, data).measure
   every = config.eval_every
   return Experiment(
-    init=functools.partial(_init, model),
-    loss=functools.partial(_loss, config, model),
+    init=functools.partial(init, model),
+    loss=functools.partial(loss, config, model),
     train_data=train_data,
     evals={
       "likelihood": Eval(every, measure, ("train", "validation")),
@@ -162,19 +163,28 @@ def make_model(config: config_lib.Config, words: int) -> SkipThoughts:
   )
 
 
-def _inputs(batch: Mapping[str, Any]) -> tuple[Any, ...]:
+def inputs(batch: Mapping[str, Any]) -> tuple[Any, ...]:
+  """What `SkipThoughts` is called with."""
   names = ("current", *SIDES)
   return tuple(batch[n + end] for n in names for end in ("", "_length"))
 
 
-def _init(model, key, batch):
-  return model.init(key, *_inputs(batch))
+def init(model: SkipThoughts, key: jax.Array, batch: Mapping[str, Any]) -> Any:
+  """The variables of a model, see `Experiment`."""
+  return model.init(key, *inputs(batch))
 
 
-def _loss(config, model, variables, batch, key):
+def loss(
+  config: config_lib.Config,
+  model: SkipThoughts,
+  variables: Any,
+  batch: Mapping[str, Any],
+  key: jax.Array,
+) -> Any:
+  """The sum of the nats of both neighbours' words, see `Experiment`."""
   others = [name for name in variables if name != "params"]
   found, changed = model.apply(
-    variables, *_inputs(batch), train=True, mutable=others
+    variables, *inputs(batch), train=True, mutable=others
   )
   params, nats, words = variables["params"], 0.0, 0
   for i, (side, h) in enumerate(zip(SIDES, cast(Any, found), strict=True)):
@@ -211,7 +221,7 @@ class Likelihood:
     @jax.jit
     def nats(variables, batch, fresh):
       """Nats and words of each side, [2, 2]."""
-      states = model.apply(variables, *_inputs(batch))
+      states = model.apply(variables, *inputs(batch))
       params, found = variables["params"], []
       for side, h in zip(SIDES, cast(Any, states), strict=True):
         live = _live(batch, side) & fresh[:, None]
@@ -238,16 +248,22 @@ class Likelihood:
     if split == "train":  # There may be millions.
       most = most or len(self._data.splits["validation"])
     positions = triples.spread(most)
-    total = np.zeros((2, 2))
+    total, unigram = np.zeros((2, 2)), 0.0
     for rows, fresh in batches.blocks(
       len(positions), self._config.eval_batch_size
     ):
       batch = triples.batch(
         positions[rows], self._steps(triples, positions[rows])
       )
+      for side in SIDES:
+        live = _live(batch, side) & fresh[:, None]
+        unigram += self._data.unigram[batch[side]][np.asarray(live)].sum()
       total += np.asarray(self._nats(variables, batch, fresh), np.float64)
     nats, words = total.T
-    found = {"nll": nats.sum() / words.sum()}
+    found = {
+      "nll": nats.sum() / words.sum(),
+      "unigram": unigram / words.sum(),
+    }
     return found | {
       f"nll_{side}": float(n)
       for side, n in zip(SIDES, nats / words, strict=True)
@@ -307,6 +323,15 @@ def untrained_encoder(workdir: str | os.PathLike[str]) -> SkipThoughtEncoder:
   return SkipThoughtEncoder.of(bare.model, variables, assets)
 
 
+def untrained_nll(config: config_lib.Config) -> float:
+  """Nats per word of the validation split, before the first update."""
+  experiment = build(config)
+  key = step_lib.Keys.of(config.seed).init
+  variables = jax.jit(experiment.init)(key, experiment.train_data[0])
+  measure = experiment.evals["likelihood"].fn
+  return float(measure(variables, "validation", key)["nll"])
+
+
 def _bare(
   workdir: str | os.PathLike[str],
 ) -> tuple[config_lib.Config, Experiment, dict[str, Any]]:
@@ -327,8 +352,8 @@ def _bare(
   batch = {n: empty for n in ("current", *SIDES)}
   batch |= {f"{n}_length": empty[0] for n in ("current", *SIDES)}
   bare = Experiment(
-    init=functools.partial(_init, model),
-    loss=functools.partial(_loss, config, model),
+    init=functools.partial(init, model),
+    loss=functools.partial(loss, config, model),
     train_data=cast(Any, _Bare(batch, record["fingerprint"])),
     evals={},
     data=record["data"],

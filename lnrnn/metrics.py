@@ -281,6 +281,37 @@ def verdict(
   return Verdict("holds" if holds else "contradicted", mean, low, high, n)
 
 
+def equality(differences: ArrayLike, *, low: float, high: float) -> Verdict:
+  """Judges a claim that there is no effect.
+
+  "holds" if the 95 % t interval of the mean lies inside the margins,
+  "contradicted" if it lies wholly outside, else "undecided"; as `verdict` in
+  all else.
+
+  Args:
+    differences: [n] one effect per seed, or per pair of timings.
+    low: margin below, under 0.
+    high: margin above, over 0.
+
+  Returns:
+    The verdict with mean and interval of the effect.
+
+  Raises:
+    ValueError: the margins are not around 0, or the array is not [n].
+
+  Source: `docs/claims.md`, "The verdict".
+  """
+  if not low < 0 < high:
+    raise ValueError(f"low={low}, high={high}: must be around 0")
+  found = verdict(differences, claimed="positive")
+  if found.low is None or found.high is None:
+    return found
+  if low < found.low and found.high < high:
+    return found._replace(verdict="holds")
+  outside = found.low > high or found.high < low
+  return found._replace(verdict="contradicted" if outside else "undecided")
+
+
 def _sign(mode: Mode) -> int:
   """Turns "better" into "smaller"."""
   if mode not in ("min", "max"):

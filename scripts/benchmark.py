@@ -3,8 +3,9 @@ r"""Times ours beside what else a user could pick, in turn, in one run.
   python scripts/benchmark.py TASK [--torch_python=PATH] [--out=FILE.json]
 
 The tasks are mnist_mlp, whole training steps of a small network; rnn, a
-layer-normalised LSTM or GRU layer forward and backward; draw and handwriting,
-an update of these models. See `python scripts/benchmark.py TASK --help`.
+layer-normalised LSTM or GRU layer forward and backward; draw, handwriting and
+skip_thoughts, an update of these models. See
+`python scripts/benchmark.py TASK --help`.
 
 The contenders run in processes of their own, on the same processors and with
 as many threads. They are timed in turn, round after round (A B C A B C ...);
@@ -27,6 +28,7 @@ import benchmark_draw as draw
 import benchmark_handwriting as handwriting
 import benchmark_mnist_mlp as mnist_mlp
 import benchmark_rnn as rnn
+import benchmark_skip_thoughts as skip_thoughts
 import benchmark_update as update
 
 TASKS = {
@@ -34,6 +36,7 @@ TASKS = {
   "handwriting": handwriting,
   "mnist_mlp": mnist_mlp,
   "rnn": rnn,
+  "skip_thoughts": skip_thoughts,
 }
 
 
@@ -79,6 +82,13 @@ def _positive(kind):
 def _cases(text):
   try:
     return [rnn.Case.of(part) for part in text.split(",")]
+  except ValueError as e:
+    raise argparse.ArgumentTypeError(str(e)) from None
+
+
+def _sizes(text):
+  try:
+    return [(part, skip_thoughts.case_of(part)) for part in text.split(",")]
   except ValueError as e:
     raise argparse.ArgumentTypeError(str(e)) from None
 
@@ -148,6 +158,19 @@ def parser() -> argparse.ArgumentParser:
   add("--points", type=_positive(int), default=500, help="Of an update.")
   add("--sample_points", type=_positive(int), default=600)
   add("--features", type=_positive(int), default=400)
+
+  contenders = [*skip_thoughts.CONTENDERS]
+  threads = min(2, len(common.processors()))
+  add = task(
+    "skip_thoughts", threads=threads, seconds=1.0, contenders=contenders
+  )
+  add(
+    "--sizes",
+    type=_sizes,
+    default=[(name, skip_thoughts.case_of(name)) for name in ["paper"]],
+    help=f"Of {', '.join(skip_thoughts.SIZES)}, or"
+    f" {':'.join(skip_thoughts.FIELDS)}.",
+  )
 
   # All flags under --help, which tests/test_docs.py reads.
   usages = (task.format_usage() for task in tasks.choices.values())

@@ -20,6 +20,7 @@ import collections
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -38,7 +39,7 @@ RECORD, WORDS = "corpus.json", "vocabulary.txt"
 # Files that are mapped at a time: each is an open one, and a process may have
 # no more than 1,024. So many are of 300 million words; more take turns.
 _OPEN = 400
-_VERSION = 1  # To be raised when what is made of the files changes.
+_VERSION = 2  # To be raised when what is made of the files changes.
 # The rule that makes tokens, for those who have a model and no corpus.
 TOKENS = "lnrnn.data.prose.tokens of the text in lower case"
 
@@ -150,6 +151,15 @@ class Corpus:
       )
       for split in SPLITS
     }
+
+  @property
+  def unigram(self) -> np.ndarray:
+    """[v] -log p of each word by how often it is trained on, in nats.
+
+    One is added to each count, so that none is 0.
+    """
+    counts = np.array(self.record["counts"], np.float64) + 1
+    return np.log(counts.sum()) - np.log(counts)
 
   @property
   def description(self) -> str:
@@ -315,7 +325,7 @@ def _make(
       " as some are held out"
     )
   split_of = _split_books(total, options.held_out)
-  vocabulary = _vocabulary(options, folder, raw, split_of)
+  vocabulary, counts = _vocabulary(options, folder, raw, split_of)
   text = "".join(f"{word}\n" for word in vocabulary.words)
   with files.atomic(folder / WORDS) as part:
     part.write_text(text, "utf-8")
@@ -341,6 +351,7 @@ def _make(
     "read_words": sum(about["words"] for about in raw),
     "sentences": sum(shard["sentences"] for shard in shards),
     "words": words,
+    "counts": counts,
     "unknown": sum(shard["unknown"] for shard in shards) / max(1, words),
     "skipped": dict(skipped),
     "shards": shards,
@@ -412,10 +423,11 @@ class _Shard:
   def __init__(self, max_words: int, last_book: int):
     self._max_words = max_words
     self.last_book = last_book
-    # A word gets the next number when it is met.
-    numbers: collections.defaultdict[str, int] = collections.defaultdict()
-    numbers.default_factory = numbers.__len__
-    self._numbers = numbers
+    # A word gets the next number when it is met. Not by the dictionary's own
+    # length, as what refers to itself stays in memory for long.
+    self._numbers = collections.defaultdict[str, int](
+      itertools.count().__next__
+    )
     self.tokens = array.array("i")
     self._lengths = array.array("i")
     self._books: list[int] = []  # Where each starts in the sentences.
@@ -491,18 +503,27 @@ def _vocabulary(
   folder: pathlib.Path,
   raw: Sequence[Mapping[str, Any]],
   split_of: list[str],
-) -> Vocabulary:
-  """The most frequent words of the sentences that are trained on."""
+) -> tuple[Vocabulary, list[int]]:
+  """The most frequent words of the sentences that are trained on.
+
+  Returns:
+    The vocabulary, and how often each of its numbers is met there.
+  """
+  sentences = 0
   counts: collections.Counter[str] = collections.Counter()
   for i, about in enumerate(raw):
     shard = _load_raw(folder, i)
     trained = _splits_of_rows(shard, about, split_of) == 0
+    sentences += int((shard["lengths"][trained] > 0).sum())
     own = shard["tokens"][np.repeat(trained, shard["lengths"])]
     words = _raw_words(shard)
     found = np.bincount(own, minlength=len(words)).tolist()
     counts.update({w: n for w, n in zip(words, found, strict=True) if n})
   order = sorted(counts, key=lambda word: (-counts[word], word))
-  return Vocabulary(tuple(order[: options.vocabulary - len(SPECIAL)]))
+  known = order[: options.vocabulary - len(SPECIAL)]
+  found = [counts[word] for word in known]
+  unknown = counts.total() - sum(found)
+  return Vocabulary(tuple(known)), [sentences, unknown, *found]
 
 
 def _encoded(

@@ -297,19 +297,21 @@ def append_row(
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """The rows of a run: of its metrics.jsonl, then of the files beside it.
+  """The rows of a run: of its metrics.jsonl and of the files beside it.
 
   Args:
     workdir: of the run.
 
   Returns:
-    As `read_rows`.
+    As `read_rows`, by their steps.
   """
   folder = pathlib.Path(workdir)
+  found = read_rows(folder / METRICS)
   others = sorted(folder.glob(beside("*")))
-  return [
-    row for path in (folder / METRICS, *others) for row in read_rows(path)
-  ]
+  if not others:
+    return found
+  found += [row for path in others for row in read_rows(path)]
+  return sorted(found, key=lambda row: row["step"])
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:

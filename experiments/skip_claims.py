@@ -1,0 +1,183 @@
+"""The rules of docs/claims.md for skip-thoughts."""
+
+from typing import Any
+
+import numpy as np
+
+from lnrnn import claims, metrics
+from lnrnn.claims import Group, Row, Runs, Side
+from lnrnn.errors import UserError
+from lnrnn.training import runs as runs_lib
+
+CHOSEN_BY = "validation/nll"  # The best rate.
+# What Table 3 and Figure 3 show, the sign that the paper gives LN - none, and
+# how it is written.
+SCORES = {
+  "sick_pearson": ("sick-r", "positive", "{:.3f}"),
+  "sick_spearman": ("sick-rho", "positive", "{:.3f}"),
+  "sick_mse": ("sick-mse", "negative", "{:.3f}"),
+  "mr": ("mr", "positive", "{:.1f}"),
+  "cr": ("cr", "positive", "{:.1f}"),
+  "subj": ("subj", "positive", "{:.1f}"),
+  "mpqa": ("mpqa", "positive", "{:.1f}"),
+}
+MIN_ROUNDS = 5  # Pairs of timings.
+Pairs = list[tuple[runs_lib.Curves, runs_lib.Curves]]
+
+
+def judged(config: dict[str, Any]) -> bool:
+  """Whether a run is of the paper's model and loss."""
+  model = config["model"]
+  return config["loss"]["softmax"] == "full" and (
+    model["condition"],
+    model["form"],
+  ) == ("initial", "separate")
+
+
+def is_papers(curves: runs_lib.Curves) -> bool:
+  """Whether a run used the paper's data: no file tells BookCorpus apart."""
+  del curves
+  return False
+
+
+def level(curves: runs_lib.Curves, metric: str) -> float:
+  """How good a trial is, the less the better: its best value."""
+  best = metrics.running_best(curves.get(metric)[1], mode="min")
+  return float(best[-1]) if len(best) else np.inf
+
+
+def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
+  """The rows of section "Skip-thoughts" of docs/claims.md.
+
+  Args:
+    runs: the reported ones.
+    chosen: of `claims.best_rates`; each norm is looked at at its own.
+
+  Returns:
+    A row a verdict; "skip.equal-time" is the benchmark's.
+
+  Raises:
+    UserError: if runs differ in what no rule looks at.
+  """
+  claims.check_equal(runs)
+  claims.check_budgets(runs, ("train_steps", "eval_every"))
+  pairs = _pairs(runs, chosen)
+  gate = _trained(pairs)
+  passed = gate.verdict in ("holds", "undecided (n = 1)", "undecided (n = 2)")
+  told = "" if passed else "the gate skip.trained is not passed"
+  rows = [gate, _nll(pairs if passed else [], told)]
+  return rows + [_score(pairs if passed else [], name, told) for name in SCORES]
+
+
+def _pairs(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> Pairs:
+  """(none, LN), seed by seed, of the seeds that have finished both."""
+  rates = claims.rates(runs, chosen)
+  found: Pairs = []
+  for size in sorted({key.batch_size for key in runs}):
+    sides = [
+      claims.of_side(
+        runs, Side(norm, size, CHOSEN_BY), rates.get((norm, size), np.nan)
+      )
+      for norm in ("none", "layer")
+    ]
+    for seed in sorted(sides[0].keys() & sides[1].keys()):
+      pair = sides[0][seed], sides[1][seed]
+      if not any(c.unfinished and not c.diverged for c in pair):
+        found.append(pair)
+  return found
+
+
+def _trained(pairs: Pairs) -> Row:
+  """Does training help at all?"""
+  effects, beside = [], []
+  for _, layer in pairs:
+    steps, values = layer.get(CHOSEN_BY)
+    before = layer.get("untrained/nll")[1]
+    if len(steps) and len(before):
+      effects.append(values[-1] - before[-1])
+      unigram = layer.get("validation/unigram")[1]
+      beside.append([values[-1], before[-1], unigram[-1]])
+  name = "skip.trained"
+  if not effects:
+    return claims.row(
+      name, None, None, "negative", "nothing untrained measured"
+    )
+  after, before, unigram = np.mean(beside, axis=0)
+  told = (
+    f"{after:.3f} nats per word, untrained {before:.3f}, by the words'"
+    f" frequencies {unigram:.3f}"
+  )
+  return claims.row(name, np.array(effects), None, "negative", told)
+
+
+def _nll(pairs: Pairs, told: str) -> Row:
+  """Is layer norm faster on held-out books?"""
+  name = "skip.nll"
+  if not pairs:
+    return claims.row(name, None, None, "positive", told)
+  none, layer = (
+    [claims.curve(pair[i], CHOSEN_BY) for pair in pairs] for i in (0, 1)
+  )
+  effects = metrics.paired_log_speed_ups(none, layer, mode="min")
+  number = metrics.speed_up(none, layer, mode="min")
+  ratio = "not reached" if number.ratio is None else f"{number.ratio:.2f}"
+  ends = [np.mean([level(p[i], CHOSEN_BY) for p in pairs]) for i in (0, 1)]
+  cost = np.mean(
+    [
+      claims.seconds_per_update(b) / claims.seconds_per_update(a)
+      for a, b in pairs
+    ]
+  )
+  beside = (
+    f"speed-up {ratio}, paired {np.exp(np.mean(effects)):.2f}, in seconds"
+    f" {np.exp(np.mean(effects)) / cost:.2f}; best {ends[1]:.3f} against"
+    f" {ends[0]:.3f} nats per word"
+  )
+  return claims.row(name, effects, None, "positive", beside)
+
+
+def timed(found: dict[str, Any]) -> list[Row]:
+  """The row of what an update costs.
+
+  Args:
+    found: the JSON file of `scripts/benchmark.py skip_thoughts`.
+
+  Returns:
+    A row for each size, of at least `MIN_ROUNDS` rounds.
+
+  Raises:
+    UserError: there are no such timings.
+  """
+  rows = []
+  by_size: dict[str, dict[str, list[float]]] = {}
+  for row in found.get("results", []):
+    by_size.setdefault(row["size"], {})[row["contender"]] = row["rates"]
+  for size, rates in by_size.items():
+    if {"lnrnn", "lnrnn_none"} <= rates.keys():
+      effects = np.log(rates["lnrnn_none"]) - np.log(rates["lnrnn"])
+      v = metrics.equality(effects, low=np.log(0.9), high=np.log(1.1))
+      verdict = v.verdict if len(effects) >= MIN_ROUNDS else "undecided"
+      effect = "" if v.mean is None else f"{v.mean:+.3g}"
+      if v.low is not None:
+        effect += f" [{v.low:+.3g}, {v.high:+.3g}]"
+      beside = f"{size}: {np.exp(np.mean(effects)):.3f} of the time"
+      rows.append(Row("skip.equal-time", verdict, effect, None, beside))
+  if not rows:
+    raise UserError("--timings: has no rounds of lnrnn and lnrnn_none")
+  return rows
+
+
+def _score(pairs: Pairs, metric: str, told: str) -> Row:
+  """Are layer norm's vectors better at the last checkpoint of both?"""
+  name, sign, form = SCORES[metric]
+  ends = []
+  for pair in pairs:
+    curves = [c.get(f"downstream/{metric}") for c in pair]
+    shared = sorted(set(curves[0][0].tolist()) & set(curves[1][0].tolist()))
+    if shared and shared[-1]:
+      ends.append([v[s == shared[-1]][-1] for s, v in curves])
+  if not ends:
+    return claims.row(f"skip.{name}", None, None, sign, told)
+  none, layer = np.array(ends).T
+  beside = f"{form.format(layer.mean())} against {form.format(none.mean())}"
+  return claims.row(f"skip.{name}", layer - none, None, sign, beside)
