@@ -45,6 +45,13 @@ _X = flags.DEFINE_string(
   "abscissa of the figure: updates, epochs, seconds (of training), or a field"
   " of --vary after the first, over which the last values are drawn",
 )
+_COLUMNS = flags.DEFINE_integer(
+  "columns",
+  0,
+  "wrap the metrics to so many columns, where each would have one panel; 0:"
+  " a row for each",
+  lower_bound=0,
+)
 _LOGX = flags.DEFINE_bool("logx", False, "a logarithmic abscissa")
 _BASELINE = flags.DEFINE_string(
   "baseline",
@@ -117,7 +124,7 @@ def main() -> None:
     runs, found, varied, metrics, _LAST.value, _RUNNING_BEST.value
   )
   picture = plotting.curves(
-    report.panels(comparison, x, logx=_LOGX.value),
+    report.panels(comparison, x, logx=_LOGX.value, columns=_COLUMNS.value),
     folder / f"figure_{x.split('.')[-1]}.png",
   )
   # The curves of a run that diverged say so themselves.

@@ -35,7 +35,7 @@ from experiments import launch, skip_thoughts
 from lnrnn import downstream, files
 from lnrnn.data import mnist, sentence_tasks, word_vectors
 from lnrnn.errors import ConfigError, WorkdirError, choices
-from lnrnn.sentence_encoder import SkipThoughtEncoder, tokens
+from lnrnn.sentence_encoder import SkipThoughtEncoder, tokens, unit
 from lnrnn.training import checkpoints, signals, writers
 from lnrnn.training import workdir as workdir_lib
 
@@ -94,11 +94,13 @@ class Encoder(NamedTuple):
 
   @classmethod
   def bag(cls, vectors: word_vectors.WordVectors) -> "Encoder":
-    """The mean of word vectors."""
+    """The mean of word vectors, to length 1 as those of sentences."""
     bag = lambda texts: downstream.bag_of_vectors(
       [tokens(text) for text in texts], vectors
     )
-    return cls(lambda texts, end: bag(texts)[0], lambda texts: bag(texts)[1])
+    return cls(
+      lambda texts, end: unit(bag(texts)[0]), lambda texts: bag(texts)[1]
+    )
 
 
 class Suite:

@@ -142,6 +142,8 @@ def softmax_nats(
   Source: Kiros et al. 2015, section 2.1; Ba et al. 2016, section 6.3. The
   authors' code adds 1e-8 to p; this does not.
   """
+  h, kernel, bias = map(jnp.asarray, (h, kernel, bias))
+  targets, live = jnp.asarray(targets), jnp.asarray(live)
   b, t, d = h.shape
   if targets.shape != (b, t) or live.shape != (b, t) or b % groups:
     raise ValueError(
@@ -255,6 +257,7 @@ def sampled_softmax_nats(
 
   Source: Jean et al. 2015, section 3; the distribution is our choice.
   """
+  h, kernel, bias = map(jnp.asarray, (h, kernel, bias))
   v = kernel.shape[1]
   wide = jnp.promote_types(h.dtype, jnp.float32)
   h, kernel, bias = (a.astype(wide) for a in (h, kernel, bias))

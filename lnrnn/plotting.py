@@ -39,12 +39,14 @@ class Line:
     x: [n] abscissa.
     y: [seeds, n] values.
     colour: a norm's name, or "" for the next free colour.
+    error: [n] half the length of an error bar, or None.
   """
 
   label: str
   x: np.ndarray
   y: np.ndarray
   colour: str = ""
+  error: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +185,10 @@ def attention(
 
 
 def _draw(panel: Panel, ax) -> None:
-  """One panel on its axes."""
+  """One panel on its axes; one without lines is left empty."""
+  if not panel.lines and not panel.ylabel:
+    ax.set_axis_off()
+    return
   free = iter(_REST)
   for line in panel.lines:
     colour = COLOURS.get(line.colour) or next(free, "#000000")
@@ -199,6 +204,16 @@ def _draw(panel: Panel, ax) -> None:
       ms=3,
       lw=1.4,
     )
+    if line.error is not None:
+      ax.errorbar(
+        line.x,
+        line.y.mean(axis=0),
+        line.error,
+        fmt="none",
+        ecolor=colour,
+        elinewidth=0.8,
+        capsize=2,
+      )
     if len(line.y) > 1:
       ax.fill_between(
         line.x,

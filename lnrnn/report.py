@@ -14,6 +14,7 @@ from lnrnn.training import runs as runs_lib
 from lnrnn.training.runs import Curves, Run
 
 Varied = tuple[str, Sequence[str]]
+FOLDS = 10  # Of `lnrnn.downstream`.
 
 
 class Metric(NamedTuple):
@@ -91,7 +92,7 @@ class Comparison:
 
 
 def panels(
-  comparison: Comparison, x: str, *, logx: bool = False
+  comparison: Comparison, x: str, *, logx: bool = False, columns: int = 0
 ) -> list[list[plotting.Panel]]:
   """The figure: a row for each metric, a column for each group.
 
@@ -100,6 +101,7 @@ def panels(
     x: "updates", "epochs" or "seconds"; or a varied field of numbers, other
       than the first, over whose values the last values are drawn.
     logx: a logarithmic axis; a varied field has one anyway.
+    columns: above 0, rows of one panel are joined to so many.
 
   Returns:
     Rows of panels.
@@ -121,7 +123,10 @@ def panels(
           label, colour = _label(field, value)
           if colour in {line.colour for line in lines}:
             colour = ""
-          lines.append(plotting.Line(label, *line, colour))
+          error = None
+          if not sweep and not comparison.running_best:
+            error = _error(comparison, variant, metric, len(line[0]))
+          lines.append(plotting.Line(label, *line, colour, error))
       title = ", ".join(f"{k} = {v}" for k, v in group.items())
       xlabel = "training seconds" if x == "seconds" else x.split(".")[-1]
       row.append(
@@ -135,6 +140,10 @@ def panels(
         )
       )
     grid.append(row)
+  if columns and len(grid[0]) == 1:
+    flat = [panel for row in grid for panel in row]
+    flat += [plotting.Panel("", "", "", [])] * (-len(flat) % columns)
+    grid = [flat[i : i + columns] for i in range(0, len(flat), columns)]
   return grid
 
 
@@ -179,6 +188,24 @@ def _over_time(
   # Where only time differs between seeds, the mean of those that got there.
   there = np.nanmean(across, axis=0)
   return there, np.stack([whole(v) for v in values])
+
+
+def _error(
+  comparison: Comparison, variant: Mapping[str, str], metric: Metric, n: int
+) -> np.ndarray | None:
+  """Standard errors [n] of a metric that is a mean over folds.
+
+  Such a metric has its standard deviation over the folds beside it, under
+  its own name and "_sd"; see `lnrnn.downstream`. The seeds' mean is given.
+  """
+  found = [
+    values
+    for _, values in comparison.values(
+      variant, metric._replace(name=f"{metric.name}_sd")
+    )
+    if len(values) == n
+  ]
+  return np.mean(found, axis=0) / np.sqrt(FOLDS) if found else None
 
 
 def _swept(

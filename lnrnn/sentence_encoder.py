@@ -205,10 +205,7 @@ class SkipThoughtEncoder(NamedTuple):
         padded[: lengths[row], i] = numbers[row]
       x = self.vectors[padded]  # [t, b, d]: the table may not fit a device.
       out[own] = _encode(self.model, self.variables, x, lengths[own])
-    if normalized:
-      norms = np.linalg.norm(out, axis=1, keepdims=True)
-      out /= np.where(norms > 0, norms, 1)
-    return out
+    return unit(out) if normalized else out
 
   def numbers(self, of: Any, *, end: bool = True) -> list[list[int]]:
     """The numbers of the words of sentences in tokens."""
@@ -228,6 +225,12 @@ def _apply(model, variables, x, lengths):
 
 
 _encode = jax.jit(_apply, static_argnums=0)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+  """Vectors [n, h] of length 1; zero stays zero."""
+  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+  return vectors / np.where(norms > 0, norms, 1)
 
 
 def tokens(sentence: str) -> list[str]:

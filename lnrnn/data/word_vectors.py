@@ -10,7 +10,7 @@ import gzip
 import itertools
 import os
 import pathlib
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 import zlib
 
 import numpy as np
@@ -96,7 +96,7 @@ def load(path: str | os.PathLike[str], most: int = 0) -> WordVectors:
       if not packed:
         return _gather(read, file, path, most)
       with gzip.GzipFile(fileobj=file) as unpacked:
-        return _gather(read, unpacked, path, most)
+        return _gather(read, cast(BinaryIO, unpacked), path, most)
   except FileNotFoundError:
     raise DataError(f"{path}: no such file or folder") from None
   except (OSError, EOFError, zlib.error) as error:
@@ -105,11 +105,11 @@ def load(path: str | os.PathLike[str], most: int = 0) -> WordVectors:
 
 # (where it stands, the word, its vector as float32 in the machine's order)
 _Row = tuple[str, bytes, np.ndarray]
-_Reader = Callable[[IO[bytes], pathlib.Path, int], Iterator[_Row]]
+_Reader = Callable[[BinaryIO, pathlib.Path, int], Iterator[_Row]]
 
 
 def _gather(
-  read: _Reader, file: IO[bytes], path: pathlib.Path, most: int
+  read: _Reader, file: BinaryIO, path: pathlib.Path, most: int
 ) -> WordVectors:
   """Keeps the first row of each word."""
   rows: dict[str, int] = {}
@@ -137,9 +137,7 @@ def _word(name: bytes, place: str) -> str:
     raise DataError(f"{place}: the word {name[:60]!r} is not UTF-8") from error
 
 
-def _text_rows(
-  file: IO[bytes], path: pathlib.Path, most: int
-) -> Iterator[_Row]:
+def _text_rows(file: BinaryIO, path: pathlib.Path, most: int) -> Iterator[_Row]:
   """Rows of GloVe's text, or of word2vec's."""
   # A line of bytes ends at LF alone; words may have other signs that end
   # lines, or blanks that are not of ASCII.
@@ -175,7 +173,8 @@ def _text_rows(
       values = [float(field) for field in fields]
     except ValueError:
       bad = next(field for field in fields if not _is_number(field))
-      raise DataError(f"{place}: {bad[:30]!r} is no number") from None
+      told = repr(bad[:30])[1:]  # Without the b of bytes.
+      raise DataError(f"{place}: {told} is no number") from None
     # One pass; NaN is not smaller either.
     if not sum(map(abs, values)) < _LARGEST:
       raise DataError(f"{place}: the numbers are not all finite")
@@ -191,7 +190,7 @@ def _text_rows(
 
 
 def _binary_rows(
-  file: IO[bytes], path: pathlib.Path, most: int
+  file: BinaryIO, path: pathlib.Path, most: int
 ) -> Iterator[_Row]:
   """Rows of word2vec's binary form."""
   line = file.readline(100)
