@@ -4,9 +4,9 @@ r"""Fetches, checks and converts the data of a task.
 
 Fetches the owners' files into a folder of DIR, or takes them from the directory
 given by --from, checks their sha256, and converts them where the task has a
-converted form. Those of handwriting, flickr8k, coco, cnn, novels and babi are
-not to be had so easily: --from is needed, and they are checked by reading
-them. Runs read the
+converted form. Those of handwriting, flickr8k, coco and of all that is text
+(cnn, novels, babi, sick, sentence_classification, glove) are not to be had so
+easily: --from is needed, and they are checked by reading them. Runs read the
 result through LNRNN_DATA_DIR=DIR. A second call goes on where the first was
 stopped, and does nothing when all is there.
 
@@ -14,15 +14,13 @@ Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written, 130
 and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-import filecmp
+from collections.abc import Callable, Sequence
 import pathlib
-import shutil
 import sys
 
 from absl import app, flags
+import prepare_text
 
-from lnrnn import files
 from lnrnn.data import fetch
 from lnrnn.errors import ConfigError, DataError, UserError
 from lnrnn.training import signals
@@ -159,7 +157,7 @@ def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
   found = iam_ondb.owners_files(source)
   # Before it is copied: a second call leaves a tree that is there as it is.
   iam_ondb.load("iam_ondb", source)
-  _copy(found, out)
+  fetch.copy(found, out)
   print(iam_ondb.load("iam_ondb", out).description)
   return (
     "python -m experiments.train --config=configs/handwriting.py "
@@ -194,7 +192,7 @@ def prepare_flickr8k(out: pathlib.Path, source: pathlib.Path | None) -> str:
   print(captions.load("flickr8k", source).description)
   names = [flickr8k.CAPTION_FILE, *flickr8k.LISTS.values()]
   names += [text_files.NAMES_FILE, text_files.matrix(source).name]
-  _copy([source / name for name in names], out)
+  fetch.copy([source / name for name in names], out)
   return (
     "python -m experiments.train --config=configs/order_embedding.py "
     "--config.data.source=flickr8k --workdir=runs/order"
@@ -224,132 +222,11 @@ def prepare_coco(out: pathlib.Path, source: pathlib.Path | None) -> str:
       " --from"
     )
   print(captions.load("coco", source).description)
-  _copy(coco.owners_files(source), out, source)
+  fetch.copy(coco.owners_files(source), out, source)
   return (
     "python -m experiments.train --config=configs/order_embedding.py "
     "--config.data.source=coco --workdir=runs/order"
   )
-
-
-def prepare_cnn(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies the folders of the CNN corpus's questions.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file is missing or damaged.
-  """
-  from lnrnn.data import question_files
-
-  if source is None:
-    raise DataError(
-      "the CNN questions (cnn.tgz, Hermann et al. 2015) are at"
-      " https://cs.nyu.edu/~kcho/DMQA/: unpack them, and name the directory by"
-      " --from"
-    )
-  return _reading(
-    "cnn", source, question_files.split_folders(source).values(), out
-  )
-
-
-def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies novels in TEI XML.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them, or an archive with them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: there are too few, or one is damaged.
-  """
-  from lnrnn.data import mnist, novels
-
-  if source is None:
-    raise DataError(
-      "100 English novels (ELTeC-eng, CC BY 4.0) are at"
-      " https://doi.org/10.5281/zenodo.4662490: name the directory with the"
-      " archive, or with the .xml files, by --from"
-    )
-  source = mnist.find_folder(source, "novels", "novels")
-  there = novels.sources(source)
-  found = sorted(source.rglob("*.xml")) if there == [source] else there
-  return _reading("novels", source, found, out)
-
-
-def prepare_babi(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies the bAbI tasks.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them, or an archive with them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file of the first task is missing or damaged.
-  """
-  from lnrnn.data import mnist
-
-  if source is None:
-    raise DataError(
-      "the bAbI tasks (tasks_1-20_v1-2.tar.gz, Weston et al. 2015, CC BY 3.0)"
-      " are at https://research.facebook.com/downloads/babi/: name the"
-      " directory with the archive, or with the folder en, by --from"
-    )
-  source = mnist.find_folder(source, "babi", "babi")
-  found = sorted(source.rglob("en/qa*.txt")) or sorted(source.glob("qa*.txt"))
-  found = found or sorted(source.glob("[!.]*.t*"))
-  return _reading("babi", source, found, out)
-
-
-def _reading(
-  name: str,
-  source: pathlib.Path,
-  found: Iterable[pathlib.Path],
-  out: pathlib.Path,
-) -> str:
-  """Checks questions by reading them, and copies their files."""
-  from lnrnn.data import reading
-
-  print(reading.load(name, source).description)
-  _copy(list(found), out, source)
-  return (
-    "python -m experiments.train --config=configs/attentive_reader.py "
-    f"--config.data.source={name} --workdir=runs/reader"
-  )
-
-
-def _copy(
-  paths: Sequence[pathlib.Path],
-  out: pathlib.Path,
-  root: pathlib.Path | None = None,
-) -> None:
-  """Copies files and folders that are not there yet, each whole or not at all.
-
-  Args:
-    paths: of them; a folder that is there already stays as it is.
-    out: directory for them.
-    root: whose inner folders are kept; by default none are.
-  """
-  for path in paths:
-    to = out / (path.relative_to(root) if root else path.name)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-      if not to.exists():
-        with files.atomic(to) as part:
-          shutil.copytree(path, part)
-    elif not (to.is_file() and filecmp.cmp(path, to, shallow=False)):
-      with files.atomic(to) as part:
-        shutil.copyfile(path, part)
 
 
 # Task: what prepares it, and the folder that its loader looks for.
@@ -359,9 +236,7 @@ TASKS: dict[str, tuple[Callable[..., str], str]] = {
   "handwriting": (prepare_handwriting, "iam_ondb"),
   "flickr8k": (prepare_flickr8k, "flickr8k"),
   "coco": (prepare_coco, "coco"),
-  "cnn": (prepare_cnn, "cnn"),
-  "novels": (prepare_novels, "novels"),
-  "babi": (prepare_babi, "babi"),
+  **prepare_text.TASKS,
 }
 
 

@@ -3,12 +3,14 @@
 import bz2
 from collections.abc import Iterator, Sequence
 import contextlib
+import filecmp
 import gzip
 import hashlib
 import http.client
 import io
 import lzma
 import pathlib
+import shutil
 import tarfile
 from typing import IO
 import urllib.request
@@ -269,3 +271,27 @@ class _Xz(io.RawIOBase):
       if data:
         buffer[: len(data)] = data
         return len(data)
+
+
+def copy(
+  paths: Sequence[pathlib.Path],
+  out: pathlib.Path,
+  root: pathlib.Path | None = None,
+) -> None:
+  """Copies files and folders that are not there yet, each whole or not at all.
+
+  Args:
+    paths: of them; a folder that is there already stays as it is.
+    out: directory for them.
+    root: whose inner folders are kept; by default none are.
+  """
+  for path in paths:
+    to = out / (path.relative_to(root) if root else path.name)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+      if not to.exists():
+        with files.atomic(to) as part:
+          shutil.copytree(path, part)
+    elif not (to.is_file() and filecmp.cmp(path, to, shallow=False)):
+      with files.atomic(to) as part:
+        shutil.copyfile(path, part)

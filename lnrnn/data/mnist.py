@@ -176,7 +176,7 @@ def find_folder(
   tasks = {"binarized_mnist": "draw", "iam_ondb": "handwriting"}
   task = tasks.get(name, name)
   filled = f"that `python scripts/prepare_data.py {task} --out DIR` has filled"
-  if name == "cnn_questions":  # No owner gives it as a whole.
+  if name in ("cnn_questions", "books", "sentences"):  # Of no owner.
     filled = f"with a folder {name}"
   if not root:
     raise DataError(
