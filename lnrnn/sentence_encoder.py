@@ -11,7 +11,7 @@ import numpy as np
 
 from lnrnn import arrays, export, interop
 from lnrnn.data import batches, prose, text_files, vocabulary
-from lnrnn.data.vocabulary import END, SPECIAL, UNKNOWN, Vocabulary
+from lnrnn.data.vocabulary import END, SPECIAL, UNKNOWN
 from lnrnn.data.word_vectors import WordVectors
 from lnrnn.errors import DataError
 from lnrnn.models.skip_thoughts import SentenceEncoder, SkipThoughts
@@ -188,9 +188,9 @@ class SkipThoughtEncoder(NamedTuple):
     Raises:
       TypeError: for what is no list of texts.
     """
-    if isinstance(sentences, str) or not all(
-      isinstance(s, str) for s in sentences
-    ):
+    single = isinstance(sentences, str)
+    sentences = list(sentences)
+    if single or not all(isinstance(s, str) for s in sentences):
       raise TypeError("encode: a list of texts is needed, ['a sentence', ...]")
     numbers = self.numbers(map(tokens, sentences), end=end)
     out = np.zeros((len(numbers), self.model.features), np.float32)
@@ -209,9 +209,10 @@ class SkipThoughtEncoder(NamedTuple):
 
   def numbers(self, of: Any, *, end: bool = True) -> list[list[int]]:
     """The numbers of the words of sentences in tokens."""
-    known = Vocabulary(self.words)
-    rows = [known.encode(sentence) for sentence in of]
-    return rows if end else [row[:-1] for row in rows]
+    # Not by `Vocabulary`, which hashes all words for each sentence.
+    known = {word: i for i, word in enumerate(self.words, len(SPECIAL))}
+    last = [END] if end else []
+    return [[*(known.get(w, UNKNOWN) for w in row), *last] for row in of]
 
   def unknown(self, sentences: Sequence[str]) -> float:
     """Part of the words of some texts that have no vector of their own."""

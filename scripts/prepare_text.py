@@ -152,8 +152,8 @@ def prepare_classification(
   names = [n for pair in sentence_tasks.CLASSIFICATION.values() for n in pair]
   if source is None:
     raise DataError(
-      "MR, CR, SUBJ and MPQA are in datasmall_NB_ACL12.zip, which SentEval takes"
-      " from https://dl.fbaipublicfiles.com/senteval/senteval_data/: put"
+      "MR, CR, SUBJ and MPQA are in datasmall_NB_ACL12.zip, which SentEval"
+      " takes from https://dl.fbaipublicfiles.com/senteval/senteval_data/: put"
       f" {', '.join(names)} into one directory, and name it by --from"
     )
   for name in sentence_tasks.CLASSIFICATION:
