@@ -12,6 +12,7 @@ each test case gave goes to `downstream/`.
   python -m experiments.downstream --model=exported_folder --out=runs/model
 
 evaluate the mean of word vectors, or an exported model, in the same way.
+`--workdir=A --against=B` tells how far two evaluations are apart.
 
 The tasks are SICK relatedness and the classifications MR, CR, SUBJ and MPQA,
 in the folders sick and sentence_classification of LNRNN_DATA_DIR. How strongly
@@ -21,7 +22,7 @@ makes) or anew (`split`), or by 10-fold cross-validation (`nested`, the
 authors'). Nothing is chosen on what is tested.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 import pathlib
@@ -32,7 +33,7 @@ from absl import flags
 import numpy as np
 
 from experiments import launch, skip_thoughts
-from lnrnn import downstream, files
+from lnrnn import downstream, files, report
 from lnrnn.data import mnist, sentence_tasks, word_vectors
 from lnrnn.errors import ConfigError, WorkdirError, choices
 from lnrnn.sentence_encoder import SkipThoughtEncoder, tokens, unit
@@ -61,6 +62,9 @@ _FOLLOW = flags.DEFINE_bool(
 _PARENT = flags.DEFINE_integer(
   "parent", 0, "process whose end is the end of --follow; 0: none"
 )
+_AFTER = flags.DEFINE_integer(
+  "after", 0, "--follow waits for a start of the run after so many"
+)
 _UNTRAINED = flags.DEFINE_bool(
   "untrained", False, "evaluate the model of the run before its first update"
 )
@@ -70,6 +74,12 @@ _TASKS = flags.DEFINE_list(
 _CHOICE = flags.DEFINE_enum("choice", "kept", CHOICES, "see above")
 _EXPAND = flags.DEFINE_string(
   "expand", None, "word vectors by which the vocabulary is enlarged"
+)
+_AGAINST = flags.DEFINE_string(
+  "against",
+  None,
+  "evaluate nothing; tell what separates the last evaluation in --workdir from"
+  " that in this folder, with bootstrap intervals over the test cases",
 )
 _DATA_DIR = flags.DEFINE_string(
   "data_dir", None, "of the tasks' files; default: LNRNN_DATA_DIR"
@@ -117,12 +127,12 @@ class Suite:
   def __init__(self, data_dir: str | None, tasks: Sequence[str]):
     self._pairs, self._labelled = {}, {}
     if "sick" in tasks:
-      folder = mnist.find_folder(data_dir, "sick", "sick")
+      folder = _folder(data_dir, "sick", "sick")
       self._pairs = sentence_tasks.read_sick(folder)
     for name in tasks:
       if name != "sick":
         kind = "sentence_classification"
-        folder = mnist.find_folder(data_dir, name, kind)
+        folder = _folder(data_dir, name, kind)
         self._labelled[name] = sentence_tasks.read_labelled(folder, name)
 
   def measure(
@@ -171,10 +181,24 @@ class Suite:
     return found, cases
 
 
-def _evaluated(workdir: pathlib.Path) -> set[int]:
-  """Steps whose rows are there."""
-  rows = writers.read_rows(workdir / writers.beside(METRICS))
-  return {row["step"] for row in rows}
+def _folder(data_dir: str | None, task: str, name: str) -> pathlib.Path:
+  return mnist.find_folder(data_dir, f"the task {task}", name, embedded=False)
+
+
+def _suffix(extra: Mapping[str, Any]) -> str:
+  """What tells an evaluation from others of its step, in names of files."""
+  return "".join(f"_{name}" for name in sorted(extra) if extra[name])
+
+
+def _evaluated(workdir: pathlib.Path, how: Mapping[str, bool]) -> set[int]:
+  """Steps that have been evaluated in a way."""
+  if not any(how.values()):
+    rows = writers.read_rows(workdir / writers.beside(METRICS))
+    return {row["step"] for row in rows}
+  # No row tells of the others.
+  names = [p.stem.partition("_") for p in (workdir / FOLDER).glob("*.json")]
+  wanted = _suffix(how)
+  return {int(step) for step, mark, rest in names if mark + rest == wanted}
 
 
 def _one(
@@ -192,7 +216,7 @@ def _one(
   if choice == "kept" and own is kept:
     with files.atomic(path) as part:
       part.write_text(json.dumps(kept) + "\n", "utf-8")
-  name = f"{step:08d}" + "".join(f"_{k}" for k in sorted(extra) if extra[k])
+  name = f"{step:08d}{_suffix(extra)}"
   with files.atomic(files_of / f"{name}.npz") as part, part.open("wb") as file:
     np.savez(file, **cases)  # type: ignore
   with files.atomic(files_of / f"{name}.json") as part:
@@ -202,15 +226,24 @@ def _one(
 
 def _seconds(workdir: pathlib.Path, step: int) -> dict[str, float]:
   """Training seconds at a step, for figures over them."""
+  if not step:
+    return {"time/train_seconds": 0.0}
   for row in writers.read_metrics(workdir):
     if row["step"] == step and "time/train_seconds" in row:
       return {"time/train_seconds": row["time/train_seconds"]}
   return {}
 
 
+def _starts(workdir: pathlib.Path) -> int:
+  """How often the training of a run has been started."""
+  record = workdir_lib.read_record(workdir)
+  return len(record["starts"]) if record else 0
+
+
 def _run(workdir: pathlib.Path) -> None:
   """Evaluates checkpoints of a run."""
-  while _FOLLOW.value and not (workdir / workdir_lib.RECORD).exists():
+  # The record of an earlier start may tell of fewer steps.
+  while _FOLLOW.value and _starts(workdir) <= _AFTER.value:
     _wait()
   config = launch.config_of(workdir)
   if config.experiment != "skip_thoughts":
@@ -220,18 +253,18 @@ def _run(workdir: pathlib.Path) -> None:
     )
   suite = Suite(_DATA_DIR.value, _tasks(config.downstream.tasks))
   larger = word_vectors.load(_EXPAND.value) if _EXPAND.value else None
+  how = {"expanded": bool(larger), "nested": _CHOICE.value == "nested"}
 
   def evaluate(model: SkipThoughtEncoder, step: int, **extra: Any) -> None:
     if larger:
       model = model.expanded(larger)
     began = time.monotonic()
-    extra |= {"expanded": bool(larger), "nested": _CHOICE.value == "nested"}
-    found = _one(suite, Encoder.of(model), workdir, step, extra)
+    found = _one(suite, Encoder.of(model), workdir, step, extra | how)
     row = {f"downstream/{name}": value for name, value in found.items()}
     if extra.get("untrained"):
       row["untrained/nll"] = skip_thoughts.untrained_nll(config)
     # Of one way to evaluate curves are drawn.
-    if not (extra["expanded"] or extra["nested"]):
+    if not any(how.values()):
       writers.append_row(
         workdir / writers.beside(METRICS), step, row | _seconds(workdir, step)
       )
@@ -247,8 +280,8 @@ def _run(workdir: pathlib.Path) -> None:
   while True:
     # Asked before the checkpoints are, so that none is missed.
     finished = workdir_lib.is_finished(workdir, config)
-    every = config.downstream.every or 1
-    done = _evaluated(workdir)
+    every = config.downstream.every or config.checkpoints_kept_every or 1
+    done = _evaluated(workdir, how)
     due = [
       step
       for step in checkpoints.committed_steps(workdir)
@@ -287,12 +320,55 @@ def _tasks(default: Sequence[str]) -> Sequence[str]:
   return names
 
 
+def _gaps(ours: pathlib.Path, theirs: pathlib.Path) -> str:
+  """What separates two evaluations, by the test cases they share, as a table.
+
+  Both are the last one without a suffix in a folder's `downstream/`.
+
+  Raises:
+    WorkdirError: there is none.
+  """
+  found = []
+  for folder in (ours, theirs):
+    last = max((folder / FOLDER).glob("[0-9]*[0-9].npz"), default=None)
+    if last is None:
+      raise WorkdirError(f"{folder}: no sentence vectors were evaluated there")
+    with np.load(last, allow_pickle=False) as file:
+      found.append((last, {name: file[name] for name in file.files}))
+  (a_path, a), (b_path, b) = found
+  rows = []
+  for task in TASKS:
+    if task not in a or task not in b:
+      continue
+    if task == "sick":
+      pairs = sentence_tasks.read_sick(_folder(_DATA_DIR.value, task, task))
+      scores = pairs["test"].scores
+      for measure in ("pearson", "spearman", "mse"):
+        gap = downstream.relatedness_gap(a[task], b[task], scores, measure)
+        rows.append((f"sick {measure}", gap))
+    else:
+      gap = downstream.paired_gap(100.0 * a[task], 100.0 * b[task])
+      rows.append((task, gap))
+  table = [
+    {"task": name, "gap": f"{g.gap:+.3g}", "low": f"{g.low:+.3g}"}
+    | {"high": f"{g.high:+.3g}"}
+    for name, g in rows
+  ]
+  return f"{a_path} less {b_path}:\n\n{report.markdown(table)}"
+
+
 @signals.abrupt()
 def main() -> None:
   """Evaluates a run, a model or word vectors."""
   given = [f for f in (_WORKDIR, _VECTORS, _MODEL) if f.value]
   if len(given) != 1:
     raise ConfigError("one of --workdir, --vectors and --model is needed")
+  if _AGAINST.value:
+    if not _WORKDIR.value:
+      raise ConfigError("--against: needs --workdir")
+    folders = pathlib.Path(_WORKDIR.value), pathlib.Path(_AGAINST.value)
+    signals.say(_gaps(*folders))
+    return
   if _FOLLOW.value and hasattr(os, "nice"):
     os.nice(10)  # The training comes first.
   if _WORKDIR.value:

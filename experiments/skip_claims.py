@@ -150,10 +150,11 @@ def timed(found: dict[str, Any]) -> list[Row]:
   """
   rows = []
   by_size: dict[str, dict[str, list[float]]] = {}
-  for row in found.get("results", []):
+  results = found.get("results", []) if isinstance(found, dict) else []
+  for row in results:
     by_size.setdefault(row["size"], {})[row["contender"]] = row["rates"]
   for size, rates in by_size.items():
-    if {"lnrnn", "lnrnn_none"} <= rates.keys():
+    if rates.get("lnrnn") and rates.get("lnrnn_none"):
       effects = np.log(rates["lnrnn_none"]) - np.log(rates["lnrnn"])
       v = metrics.equality(effects, low=np.log(0.9), high=np.log(1.1))
       verdict = v.verdict if len(effects) >= MIN_ROUNDS else "undecided"

@@ -65,7 +65,8 @@ def check(config: config_lib.Config) -> list[str]:
   c.within("eval_triples", 0)
   c.within("eval_batch_size", 2 if config.norm == "batch" else 1)
   c.within("downstream.every", 0)
-  if config.downstream.every % config.checkpoint_every:
+  every = max(0, config.downstream.every)
+  if every % max(1, config.checkpoint_every):
     c.add(
       "downstream.every",
       f"must be a multiple of checkpoint_every={config.checkpoint_every}",
@@ -142,8 +143,10 @@ def beside(workdir: str | os.PathLike[str], config: config_lib.Config):
     return None
   for task in config.downstream.tasks:
     folder = "sick" if task == "sick" else "sentence_classification"
-    mnist.find_folder(None, f"the task {task}", folder)
-  return ["experiments.downstream", f"--workdir={workdir}", "--follow"]
+    mnist.find_folder(None, f"the task {task}", folder, embedded=False)
+  record = workdir_lib.read_record(workdir) or {"starts": []}
+  after = f"--after={len(record['starts'])}"
+  return ["experiments.downstream", f"--workdir={workdir}", "--follow", after]
 
 
 def load_data(config: config_lib.Config) -> Corpus:

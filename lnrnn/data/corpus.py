@@ -16,6 +16,7 @@ start goes on after the last one.
 """
 
 import array
+import atexit
 import collections
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -24,6 +25,7 @@ import itertools
 import json
 import pathlib
 import shutil
+import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +66,9 @@ class Options(NamedTuple):
 def load(options: Options, data_dir: str | None = None) -> "Corpus":
   """The corpus of some files; from the cache if it is there.
 
+  Where the cache cannot be written it is made in a temporary folder, anew at
+  each start.
+
   Args:
     options: what is made of them.
     data_dir: as of `books.paths`.
@@ -87,16 +92,19 @@ def load(options: Options, data_dir: str | None = None) -> "Corpus":
     with filelock.FileLock(folder.with_suffix(".lock")):
       corpus = _opened(folder)
       if not corpus:
-        if (folder / RECORD).exists():  # Damaged: all is made again.
-          shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
         _make(options, found, folder)
         corpus = Corpus(folder)
+    return corpus
   except OSError as error:
-    raise DataError(
-      f"{folder}: cannot be written: {one_line(error)}"
-    ) from error
-  return corpus
+    why = f"{folder}: cannot be written: {one_line(error)}"
+  try:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lnrnn-corpus-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _make(options, found, folder)
+    return Corpus(folder)
+  except OSError as error:
+    raise DataError(f"{why}; nor can {folder}: {one_line(error)}") from error
 
 
 def _opened(folder: pathlib.Path) -> "Corpus | None":

@@ -159,15 +159,20 @@ def import_tfds(instead: str, module: str = "tfds_mnist") -> Any:
 
 
 def find_folder(
-  data_dir: str | os.PathLike[str] | None, source: str, name: str
+  data_dir: str | os.PathLike[str] | None,
+  source: str,
+  name: str,
+  *,
+  embedded: bool = True,
 ) -> pathlib.Path:
   """The directory of the files, from the argument or the environment.
 
   Args:
     data_dir: it, or one with a directory `name` in it; `$LNRNN_DATA_DIR` by
       default.
-    source: for the message.
+    source: for the message: of the data, or what needs it.
     name: of the data set.
+    embedded: whether there is a default that needs no files.
 
   Raises:
     DataError: there is none.
@@ -180,8 +185,9 @@ def find_folder(
     filled = f"with a folder {name}"
   if not root:
     raise DataError(
-      f"data.source={source} needs a directory: set LNRNN_DATA_DIR to one"
-      f" {filled}, or use data.source=embedded"
+      f"{'data.source=' if embedded else ''}{source} needs a directory: set"
+      f" LNRNN_DATA_DIR to one {filled}"
+      + (", or use data.source=embedded" if embedded else "")
     )
   folder = pathlib.Path(root).expanduser()
   if (folder / name).is_dir():
