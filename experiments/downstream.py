@@ -22,26 +22,27 @@ makes) or anew (`split`), or by 10-fold cross-validation (`nested`, the
 authors'). Nothing is chosen on what is tested.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import json
+import math
 import os
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 import numpy as np
 
-from experiments import launch, skip_thoughts
-from lnrnn import downstream, files, report
-from lnrnn.data import mnist, sentence_tasks, word_vectors
+from experiments import encoders, launch
+from experiments.suite import CHOICES, TASKS, Encoder, Suite, folder
+from lnrnn import bootstrap, files, report
+from lnrnn.data import sentence_tasks, word_vectors
 from lnrnn.errors import ConfigError, WorkdirError, choices
-from lnrnn.sentence_encoder import SkipThoughtEncoder, tokens, unit
+from lnrnn.sentence_encoder import SkipThoughtEncoder
 from lnrnn.training import checkpoints, signals, writers
+from lnrnn.training import runs as runs_lib
 from lnrnn.training import workdir as workdir_lib
 
-TASKS = skip_thoughts.TASKS
-CHOICES = ("kept", "split", "nested")
 FOLDER, METRICS = "downstream", "downstream"
 _POLL = 5.0  # Seconds.
 
@@ -86,105 +87,6 @@ _DATA_DIR = flags.DEFINE_string(
 )
 
 
-class Encoder(NamedTuple):
-  """What is evaluated.
-
-  Attributes:
-    encode: (texts, whether the end is read) -> [n, h].
-    unknown: texts -> part of their words that have no vector.
-  """
-
-  encode: Callable[[Sequence[str], bool], np.ndarray]
-  unknown: Callable[[Sequence[str]], float]
-
-  @classmethod
-  def of(cls, model: SkipThoughtEncoder) -> "Encoder":
-    """A trained model."""
-    return cls(lambda texts, end: model.encode(texts, end=end), model.unknown)
-
-  @classmethod
-  def bag(cls, vectors: word_vectors.WordVectors) -> "Encoder":
-    """The mean of word vectors, to length 1 as those of sentences."""
-    bag = lambda texts: downstream.bag_of_vectors(
-      [tokens(text) for text in texts], vectors
-    )
-    return cls(
-      lambda texts, end: unit(bag(texts)[0]), lambda texts: bag(texts)[1]
-    )
-
-
-class Suite:
-  """The tasks and their data.
-
-  Args:
-    data_dir: with the folders sick and sentence_classification.
-    tasks: of `TASKS`.
-
-  Raises:
-    DataError: a file is missing or damaged.
-  """
-
-  def __init__(self, data_dir: str | None, tasks: Sequence[str]):
-    self._pairs, self._labelled = {}, {}
-    if "sick" in tasks:
-      folder = _folder(data_dir, "sick", "sick")
-      self._pairs = sentence_tasks.read_sick(folder)
-    for name in tasks:
-      if name != "sick":
-        kind = "sentence_classification"
-        folder = _folder(data_dir, name, kind)
-        self._labelled[name] = sentence_tasks.read_labelled(folder, name)
-
-  def measure(
-    self, encoder: Encoder, choice: str, kept: dict[str, list[float]]
-  ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Evaluates vectors of sentences.
-
-    Args:
-      encoder: of them.
-      choice: of `CHOICES`.
-      kept: inverse regularisations of each task's folds; "kept" fills in what
-        is missing.
-
-    Returns:
-      Metrics: "sick_pearson", "sick_spearman", "sick_mse", of each
-      classification its accuracy in percent and "..._sd" over the folds, and
-      of each task "..._unknown", the part of its words that have no vector;
-      and what each test case gave: "sick" predictions, else booleans.
-    """
-    found, cases = {}, {}
-    if self._pairs:
-      parts = {}
-      for split, pairs in self._pairs.items():
-        both = encoder.encode([*pairs.a, *pairs.b], True)
-        parts[split] = (*np.split(both, 2), pairs.scores)
-      got = downstream.relatedness(parts)
-      for name in ("pearson", "spearman", "mse"):
-        found[f"sick_{name}"] = float(getattr(got, name))
-      cases["sick"] = got.predictions
-      texts = [*self._pairs["test"].a, *self._pairs["test"].b]
-      found["sick_unknown"] = encoder.unknown(texts)
-    for name, data in self._labelled.items():
-      x = encoder.encode(data.texts, False)
-      how = choice
-      if choice == "kept":
-        how = "fixed" if name in kept else "split"
-      got = downstream.classification(
-        x, data.labels, how=how, fixed=kept.get(name)
-      )
-      if choice == "kept":
-        kept[name] = [float(c) for c in got.cs]
-      found[name] = 100 * float(got.accuracy)
-      found[f"{name}_sd"] = 100 * float(np.std(got.fold_accuracies, ddof=1))
-      found[f"{name}_unknown"] = encoder.unknown(data.texts)
-      cases[name] = got.correct
-    return found, cases
-
-
-def _folder(data_dir: str | None, task: str, name: str) -> pathlib.Path:
-  return mnist.find_folder(data_dir, f"the task {task}", name, embedded=False)
-
-
 def _suffix(extra: Mapping[str, Any]) -> str:
   """What tells an evaluation from others of its step, in names of files."""
   return "".join(f"_{name}" for name in sorted(extra) if extra[name])
@@ -196,31 +98,35 @@ def _evaluated(workdir: pathlib.Path, how: Mapping[str, bool]) -> set[int]:
     rows = writers.read_rows(workdir / writers.beside(METRICS))
     return {row["step"] for row in rows}
   # No row tells of the others.
-  names = [p.stem.partition("_") for p in (workdir / FOLDER).glob("*.json")]
+  names = [
+    p.stem.partition("_") for p in (workdir / FOLDER).glob("[0-9]*.json")
+  ]
   wanted = _suffix(how)
   return {int(step) for step, mark, rest in names if mark + rest == wanted}
 
 
 def _one(
-  suite: Suite, encoder: Encoder, folder: pathlib.Path, step: int, extra: Any
+  tasks: Suite, encoder: Encoder, out: pathlib.Path, step: int, extra: Any
 ) -> dict[str, float]:
   """Evaluates a checkpoint and writes what came out."""
-  files_of = folder / FOLDER
+  files_of = out / FOLDER
   files_of.mkdir(parents=True, exist_ok=True)
-  path = files_of / "regularisation.json"
-  kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
-  # The untrained model shall not decide for the trained ones.
-  choice = _CHOICE.value
-  own = {} if extra.get("untrained") else kept
-  found, cases = suite.measure(encoder, choice, own)
-  if choice == "kept" and own is kept:
+  # Vectors of other words choose for themselves; the untrained model, which
+  # shall not choose for the trained ones, does so every time.
+  larger = _suffix({"expanded": extra.get("expanded")})
+  path = files_of / f"regularisation{larger}.json"
+  keeps = _CHOICE.value == "kept" and not extra.get("untrained")
+  kept = json.loads(path.read_text("utf-8")) if keeps and path.exists() else {}
+  found, cases = tasks.measure(encoder, _CHOICE.value, kept)
+  if keeps:
     with files.atomic(path) as part:
       part.write_text(json.dumps(kept) + "\n", "utf-8")
   name = f"{step:08d}{_suffix(extra)}"
   with files.atomic(files_of / f"{name}.npz") as part, part.open("wb") as file:
     np.savez(file, **cases)  # type: ignore
   with files.atomic(files_of / f"{name}.json") as part:
-    part.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    shown = {k: v if math.isfinite(v) else None for k, v in found.items()}
+    part.write_text(json.dumps(shown, indent=1) + "\n", "utf-8")
   return found
 
 
@@ -251,7 +157,7 @@ def _run(workdir: pathlib.Path) -> None:
       f"workdir {workdir}: is a run of {config.experiment}; sentence vectors"
       " are those of skip_thoughts"
     )
-  suite = Suite(_DATA_DIR.value, _tasks(config.downstream.tasks))
+  tasks = Suite(_DATA_DIR.value, _tasks(config.downstream.tasks))
   larger = word_vectors.load(_EXPAND.value) if _EXPAND.value else None
   how = {"expanded": bool(larger), "nested": _CHOICE.value == "nested"}
 
@@ -259,27 +165,28 @@ def _run(workdir: pathlib.Path) -> None:
     if larger:
       model = model.expanded(larger)
     began = time.monotonic()
-    found = _one(suite, Encoder.of(model), workdir, step, extra | how)
+    found = _one(tasks, Encoder.of(model), workdir, step, extra | how)
     row = {f"downstream/{name}": value for name, value in found.items()}
     if extra.get("untrained"):
-      row["untrained/nll"] = skip_thoughts.untrained_nll(config)
+      row["untrained/nll"] = encoders.untrained_nll(config)
     # Of one way to evaluate curves are drawn.
     if not any(how.values()):
-      writers.append_row(
+      writers.put_row(
         workdir / writers.beside(METRICS), step, row | _seconds(workdir, step)
       )
     took = time.monotonic() - began
     signals.say(f"{workdir}: step {step}: {_told(found)}  ({took:.0f} s)")
 
   if _UNTRAINED.value:
-    evaluate(skip_thoughts.untrained_encoder(workdir), 0, untrained=True)
+    evaluate(encoders.untrained_encoder(workdir), 0, untrained=True)
     return
   if _CHECKPOINT.value != "all":
-    evaluate(*skip_thoughts.restored(workdir, _CHECKPOINT.value))
+    evaluate(*encoders.restored(workdir, _CHECKPOINT.value))
     return
   while True:
     # Asked before the checkpoints are, so that none is missed.
-    finished = workdir_lib.is_finished(workdir, config)
+    ended = workdir_lib.is_finished(workdir, config)
+    ended = ended or runs_lib.Curves.read(workdir).diverged
     every = config.downstream.every or config.checkpoints_kept_every or 1
     done = _evaluated(workdir, how)
     due = [
@@ -288,21 +195,29 @@ def _run(workdir: pathlib.Path) -> None:
       if step not in done and (step % every == 0 or step == config.train_steps)
     ]
     for step in due:
-      evaluate(*skip_thoughts.restored(workdir, str(step)))
+      _check_parent()
+      # It may have been cleared away meanwhile.
+      if step in checkpoints.committed_steps(workdir):
+        evaluate(*encoders.restored(workdir, str(step)))
     if due:
       continue
-    if finished or not _FOLLOW.value:
+    if ended or not _FOLLOW.value:
       return
     _wait()
 
 
 def _wait() -> None:
-  """Waits for a training to go on.
+  """Waits for a training to go on."""
+  time.sleep(_POLL)
+  _check_parent()
+
+
+def _check_parent() -> None:
+  """Ends this process where the training has been ended.
 
   Raises:
-    WorkdirError: it has ended.
+    WorkdirError: it has.
   """
-  time.sleep(_POLL)
   if _PARENT.value and os.getppid() != _PARENT.value:
     raise WorkdirError("the training has ended before its end")
 
@@ -329,10 +244,10 @@ def _gaps(ours: pathlib.Path, theirs: pathlib.Path) -> str:
     WorkdirError: there is none.
   """
   found = []
-  for folder in (ours, theirs):
-    last = max((folder / FOLDER).glob("[0-9]*[0-9].npz"), default=None)
+  for out in (ours, theirs):
+    last = max((out / FOLDER).glob("[0-9]*[0-9].npz"), default=None)
     if last is None:
-      raise WorkdirError(f"{folder}: no sentence vectors were evaluated there")
+      raise WorkdirError(f"{out}: no sentence vectors were evaluated there")
     with np.load(last, allow_pickle=False) as file:
       found.append((last, {name: file[name] for name in file.files}))
   (a_path, a), (b_path, b) = found
@@ -341,13 +256,13 @@ def _gaps(ours: pathlib.Path, theirs: pathlib.Path) -> str:
     if task not in a or task not in b:
       continue
     if task == "sick":
-      pairs = sentence_tasks.read_sick(_folder(_DATA_DIR.value, task, task))
+      pairs = sentence_tasks.read_sick(folder(_DATA_DIR.value, task))
       scores = pairs["test"].scores
       for measure in ("pearson", "spearman", "mse"):
-        gap = downstream.relatedness_gap(a[task], b[task], scores, measure)
+        gap = bootstrap.relatedness_gap(a[task], b[task], scores, measure)
         rows.append((f"sick {measure}", gap))
     else:
-      gap = downstream.paired_gap(100.0 * a[task], 100.0 * b[task])
+      gap = bootstrap.paired_gap(100.0 * a[task], 100.0 * b[task])
       rows.append((task, gap))
   table = [
     {"task": name, "gap": f"{g.gap:+.3g}", "low": f"{g.low:+.3g}"}
@@ -366,8 +281,8 @@ def main() -> None:
   if _AGAINST.value:
     if not _WORKDIR.value:
       raise ConfigError("--against: needs --workdir")
-    folders = pathlib.Path(_WORKDIR.value), pathlib.Path(_AGAINST.value)
-    signals.say(_gaps(*folders))
+    both = pathlib.Path(_WORKDIR.value), pathlib.Path(_AGAINST.value)
+    signals.say(_gaps(*both))
     return
   if _FOLLOW.value and hasattr(os, "nice"):
     os.nice(10)  # The training comes first.
@@ -376,7 +291,7 @@ def main() -> None:
     return
   if not _OUT.value:
     raise ConfigError("--out: a folder for the results is needed")
-  suite = Suite(_DATA_DIR.value, _tasks(TASKS))
+  tasks = Suite(_DATA_DIR.value, _tasks(TASKS))
   if _VECTORS.value:
     encoder = Encoder.bag(word_vectors.load(_VECTORS.value))
   else:
@@ -385,7 +300,7 @@ def main() -> None:
       model = model.expanded(word_vectors.load(_EXPAND.value))
     encoder = Encoder.of(model)
   extra = {"nested": _CHOICE.value == "nested"}
-  found = _one(suite, encoder, pathlib.Path(_OUT.value), 0, extra)
+  found = _one(tasks, encoder, pathlib.Path(_OUT.value), 0, extra)
   signals.say(json.dumps(found, indent=1))
 
 

@@ -9,32 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checks, launch
+from experiments import checks, suite
 from lnrnn import losses
 from lnrnn.data import (
   batches,
   books,
   corpus,
-  mnist,
-  sentence_tasks,
   vocabulary,
 )
 from lnrnn.data.corpus import Corpus, Triples
 from lnrnn.data.triple_batches import TripleBatches
-from lnrnn.errors import ConfigError, WorkdirError, choices
+from lnrnn.errors import ConfigError, choices
 from lnrnn.models import skip_thoughts
 from lnrnn.models.skip_thoughts import SIDES, SkipThoughts
 from lnrnn.sentence_encoder import SkipThoughtEncoder, digest, tokens
 from lnrnn.training import config as config_lib
-from lnrnn.training import distributed, loop
-from lnrnn.training import step as step_lib
+from lnrnn.training import distributed
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Eval, Experiment
 
 SOFTMAX = ("full", "sampled")
 MEASURES = ("nll", *(f"nll_{side}" for side in SIDES))
 ASKED = ("sentence",)
-TASKS = ("sick", *sentence_tasks.CLASSIFICATION)  # Of experiments.downstream.
 # Of a split, among which the nearest to a sentence are looked for.
 NEIGHBOURS = 20_000
 
@@ -71,9 +67,11 @@ def check(config: config_lib.Config) -> list[str]:
       "downstream.every",
       f"must be a multiple of checkpoint_every={config.checkpoint_every}",
     )
+  if every % max(1, config.checkpoints_kept_every):
+    c.add("checkpoints_kept_every", f"must divide downstream.every={every}")
   for task in config.downstream.tasks:
-    if task not in TASKS:
-      c.add("downstream.tasks", choices(task, TASKS))
+    if task not in suite.TASKS:
+      c.add("downstream.tasks", choices(task, suite.TASKS))
   c.decided_by([f"{s}/{n}" for s in ("train", "validation") for n in MEASURES])
   return c.faults
 
@@ -142,8 +140,7 @@ def beside(workdir: str | os.PathLike[str], config: config_lib.Config):
   if not config.downstream.every:
     return None
   for task in config.downstream.tasks:
-    folder = "sick" if task == "sick" else "sentence_classification"
-    mnist.find_folder(None, f"the task {task}", folder, embedded=False)
+    suite.folder(None, task)
   record = workdir_lib.read_record(workdir) or {"starts": []}
   after = f"--after={len(record['starts'])}"
   return ["experiments.downstream", f"--workdir={workdir}", "--follow", after]
@@ -289,90 +286,6 @@ class Likelihood:
       for row, n in zip(batch["current"], batch["current_length"], strict=True):
         found[" ".join(words[w] for w in row[: n - 1])] = None
     return list(found)
-
-
-def load_encoder(
-  workdir: str | os.PathLike[str], checkpoint: str = "latest"
-) -> SkipThoughtEncoder:
-  """The sentence encoder of a run; its corpus is not needed.
-
-  Args:
-    workdir: of the run.
-    checkpoint: "latest", "best" or a step.
-
-  Raises:
-    UserError: no such run or checkpoint is there, or its vocabulary is
-      another.
-  """
-  return restored(workdir, checkpoint)[0]
-
-
-def restored(
-  workdir: str | os.PathLike[str], checkpoint: str
-) -> tuple[SkipThoughtEncoder, int]:
-  """As `load_encoder`, and the step of the checkpoint."""
-  config, bare, assets = _bare(workdir)
-  state = loop.restore(config, bare, workdir, checkpoint)
-  where = f"workdir {workdir}"
-  found = SkipThoughtEncoder.of(bare.model, state.variables, assets, where)
-  return found, int(state.step)
-
-
-def untrained_encoder(workdir: str | os.PathLike[str]) -> SkipThoughtEncoder:
-  """The sentence encoder of a run before its first update."""
-  config, bare, assets = _bare(workdir)
-  key = step_lib.Keys.of(config.seed).init
-  variables = jax.jit(bare.init)(key, bare.train_data[0])
-  return SkipThoughtEncoder.of(bare.model, variables, assets)
-
-
-def untrained_nll(config: config_lib.Config) -> float:
-  """Nats per word of the validation split, before the first update."""
-  experiment = build(config)
-  key = step_lib.Keys.of(config.seed).init
-  variables = jax.jit(experiment.init)(key, experiment.train_data[0])
-  measure = experiment.evals["likelihood"].fn
-  return float(measure(variables, "validation", key)["nll"])
-
-
-def _bare(
-  workdir: str | os.PathLike[str],
-) -> tuple[config_lib.Config, Experiment, dict[str, Any]]:
-  """The config of a run, its experiment without data, and its assets."""
-  config = launch.config_of(workdir)
-  if config.experiment != "skip_thoughts":
-    raise WorkdirError(
-      f"workdir {workdir}: is a run of {config.experiment}, not of"
-      " skip_thoughts"
-    )
-  assets = workdir_lib.read_assets(workdir)
-  record = workdir_lib.read_record(workdir) or {}
-  if "vocabulary" not in assets:
-    raise WorkdirError(f"workdir {workdir}: has no assets/vocabulary.json")
-  words = len(assets["vocabulary"]) + len(vocabulary.SPECIAL)
-  model = make_model(config, words)
-  empty = np.ones((1, 1), np.int32)
-  batch = {n: empty for n in ("current", *SIDES)}
-  batch |= {f"{n}_length": empty[0] for n in ("current", *SIDES)}
-  bare = Experiment(
-    init=functools.partial(init, model),
-    loss=functools.partial(loss, config, model),
-    train_data=cast(Any, _Bare(batch, record["fingerprint"])),
-    evals={},
-    data=record["data"],
-    model=model,
-  )
-  return config, bare, assets
-
-
-class _Bare(list):
-  """One batch in place of the data of a run."""
-
-  steps_per_epoch = 1
-
-  def __init__(self, batch, fingerprint):
-    super().__init__([batch])
-    self.fingerprint = fingerprint
 
 
 def answer(

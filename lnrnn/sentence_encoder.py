@@ -58,20 +58,12 @@ class SkipThoughtEncoder(NamedTuple):
     if isinstance(model, SkipThoughts):
       model = model.sentence_encoder()
       variables = {name: of["encoder"] for name, of in variables.items()}
-    words = assets.get("vocabulary")
-    if not isinstance(words, list) or not all(type(w) is str for w in words):
-      raise DataError(f"{where}: has no vocabulary, a list of words")
+    words = vocabulary_of(assets, where)
     vectors = np.asarray(variables["params"]["embeddings"], np.float32)
     if len(vectors) != len(words) + len(SPECIAL):
       raise DataError(
         f"{where}: its vocabulary has {len(words):,} words, and the model"
         f" {len(vectors) - len(SPECIAL):,}: it is of another model"
-      )
-    known = assets.get("preprocessing", {}).get("vocabulary_sha256")
-    if known is not None and known != digest(words):
-      raise DataError(
-        f"{where}: its vocabulary has other words than those of the training:"
-        " it is of another model"
       )
     return cls(model, variables, tuple(words), vectors)
 
@@ -226,6 +218,28 @@ def _apply(model, variables, x, lengths):
 
 
 _encode = jax.jit(_apply, static_argnums=0)
+
+
+def vocabulary_of(assets: Mapping[str, Any], where: object) -> list[str]:
+  """The words of a model's assets.
+
+  Args:
+    assets: as of `SkipThoughtEncoder.of`.
+    where: what to call the model in messages.
+
+  Raises:
+    DataError: there are none, or not those of the training.
+  """
+  words = assets.get("vocabulary")
+  if not isinstance(words, list) or not all(type(w) is str for w in words):
+    raise DataError(f"{where}: has no vocabulary, a list of words")
+  known = assets.get("preprocessing", {}).get("vocabulary_sha256")
+  if known is not None and known != digest(words):
+    raise DataError(
+      f"{where}: its vocabulary has other words than those of the training:"
+      " it is of another model"
+    )
+  return words
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -204,6 +204,53 @@ def test_verdict_never_drops_a_seed():
   assert metrics.verdict([NAN, 1], claimed="positive").mean is None
 
 
+@pytest.mark.parametrize(
+  ("effects", "verdict"),
+  [
+    ([-0.01, 0, 0.01], "holds"),  # 0 -+ 0.0248
+    ([0.02, 0.03, 0.04], "holds"),  # The interval need not contain 0.
+    ([-0.05, 0, 0.05], "undecided"),  # 0 -+ 0.124
+    ([0.09, 0.1, 0.11], "undecided"),  # 0.1 -+ 0.0248: across a margin
+    ([-0.07, -0.08, -0.09], "undecided"),  # To -0.105
+    ([0.19, 0.2, 0.21], "contradicted"),  # From 0.175
+    ([-0.19, -0.2, -0.21], "contradicted"),
+    ([0.1, 0.1, 0.1], "undecided"),  # On a margin it is neither.
+    ([0.0, 0.0, 0.0], "holds"),
+    ([INF, INF, INF], "contradicted"),
+    ([0, 0, 0, NAN], "undecided"),
+    ([0, 0, INF], "undecided"),
+    ([0, 0], "undecided (n = 2)"),
+    ([], "undecided (n = 0)"),
+  ],
+)
+def test_equality_is_an_interval_within_margins(effects, verdict):
+  found = metrics.equality(effects, low=-0.1, high=0.1)
+  assert found.verdict == verdict
+  # Mean and interval are those of any other verdict.
+  np.testing.assert_equal(
+    found[1:], metrics.verdict(effects, claimed="negative")[1:]
+  )
+
+
+def test_equality_by_hand_values():
+  # The standard error is 0.01 / sqrt(3), and t at two degrees 4.302653.
+  found = metrics.equality([0.02, 0.03, 0.04], low=-0.06, high=0.055)
+  assert found.mean == pytest.approx(0.03)
+  assert found.low == pytest.approx(0.03 - 0.024841, abs=1e-6)
+  assert found.high == pytest.approx(0.03 + 0.024841, abs=1e-6)
+  assert found.verdict == "holds" and found.n == 3
+  closer = metrics.equality([0.02, 0.03, 0.04], low=-0.06, high=0.054)
+  assert closer.verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+  ("low", "high"), [(0, 1), (-1, 0), (1, 2), (1, -1), (NAN, 1)]
+)
+def test_margins_are_around_0(low, high):
+  with pytest.raises(ValueError, match="must be around 0"):
+    metrics.equality([1, 2, 3], low=low, high=high)
+
+
 def test_the_t_interval_covers_as_often_as_it_says():
   rng = np.random.default_rng(0)
   wrong = sum(

@@ -219,3 +219,70 @@ def test_what_seeds_measured_at_different_updates_has_no_speed_up():
   status = dict.fromkeys(whole.runs, "finished")
   row = report.table(whole, status, "layer")[-1]
   assert row["speed-up"] == "no shared update" and row["train/nll"] != "missing"
+
+
+def _scores(running_best=False):
+  """Two seeds of a score at four steps, a mean over folds with its spread."""
+  runs = [Run((), seed, "", pathlib.Path()) for seed in (0, 1)]
+  record = {"config": {"train_steps": 40}}
+  found = {}
+  for run in runs:
+    rows = [
+      {"step": 10 * e, "d/mr": 50.0 + e, "d/mr_sd": 2.0 + run.seed, "d/x": 1.0}
+      for e in (1, 2, 3, 4)
+    ]
+    found[run] = Curves(rows, 10, record)
+  shown = [report.Metric(f"d/{n}", "max", False) for n in ("mr", "x", "mr_sd")]
+  return report.Comparison(runs, found, [], shown, running_best=running_best)
+
+
+@pytest.mark.parametrize(
+  ("columns", "widths"), [(0, [1, 1, 1]), (1, [1, 1, 1]), (2, [2, 2]), (3, [3])]
+)
+def test_rows_of_one_panel_are_joined_to_columns(columns, widths):
+  grid = report.panels(_scores(), "updates", columns=columns)
+  assert [len(row) for row in grid] == widths
+  flat = [panel for row in grid for panel in row]
+  names = [panel.ylabel for panel in flat]
+  assert names == ["d/mr", "d/x", "d/mr_sd", ""][: sum(widths)]
+  if columns == 2:  # What fills up is empty.
+    assert not flat[3].lines and not flat[3].title
+
+
+def test_columns_leave_several_groups_as_they_are():
+  (row,) = report.panels(_comparison(), "epochs", columns=2)
+  assert len(row) == 4
+
+
+def test_a_mean_over_folds_has_its_standard_error():
+  lines = [row[0].lines[0] for row in report.panels(_scores(), "updates")]
+  # The seeds' mean of 2 and 3, over the root of ten folds.
+  np.testing.assert_allclose(lines[0].error, np.full(4, 2.5 / np.sqrt(10)))
+  assert lines[1].error is None and lines[2].error is None
+  best = report.panels(_scores(running_best=True), "updates")
+  assert best[0][0].lines[0].error is None
+
+
+def test_error_bars_and_an_empty_panel_are_drawn(tmp_path, monkeypatch):
+  from matplotlib.axes import Axes
+
+  drawn, off = [], []
+  bar, hide = Axes.errorbar, Axes.set_axis_off
+  monkeypatch.setattr(
+    Axes,
+    "errorbar",
+    lambda self, x, y, yerr, **k: (
+      drawn.append((x, y, yerr)) or bar(self, x, y, yerr, **k)
+    ),
+  )
+  monkeypatch.setattr(
+    Axes, "set_axis_off", lambda self: off.append(self) or hide(self)
+  )
+  grid = report.panels(_scores(), "updates", columns=2)
+  path = plotting.curves(grid, tmp_path / "b.png")
+  assert path.read_bytes().startswith(b"\x89PNG")
+  ((x, y, error),) = drawn
+  np.testing.assert_array_equal(x, [10, 20, 30, 40])
+  np.testing.assert_array_equal(y, [51, 52, 53, 54])
+  np.testing.assert_allclose(error, 2.5 / np.sqrt(10))
+  assert len(off) == 1

@@ -80,7 +80,9 @@ class Sentences(NamedTuple):
     cls, texts: Iterable[Sequence[str]], vocabulary: Vocabulary
   ) -> "Sentences":
     """Encodes lists of words, END after each."""
-    rows = [vocabulary.encode(text) for text in texts]
+    # Looked up once: to find them hashes all words.
+    numbers = _numbers(vocabulary.words)
+    rows = [[*(numbers.get(w, UNKNOWN) for w in text), END] for text in texts]
     lengths = np.array([len(row) for row in rows], np.int64)
     tokens = np.array([n for row in rows for n in row], np.int32)
     starts = np.concatenate([[0], np.cumsum(lengths)])

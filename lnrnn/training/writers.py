@@ -287,13 +287,26 @@ def beside(name: str) -> str:
   return f"metrics_{name}.jsonl"
 
 
-def append_row(
+def put_row(
   path: str | os.PathLike[str], step: int, scalars: Mapping[str, float]
 ) -> None:
-  """Appends one row to a file of rows."""
-  file = _Appended(pathlib.Path(path))
-  file.write(_row(step, scalars).encode())
-  file.close()
+  """Puts one row into a file of rows; of one step there is one.
+
+  Args:
+    path: of the file.
+    step: of the row.
+    scalars: numbers; those that the row has and these lack stay.
+  """
+  path = pathlib.Path(path)
+  kept, own = [], {}
+  for line, row in _lines(path) if path.exists() else ():
+    if row["step"] == step:
+      own |= {k: v for k, v in row.items() if k not in ("step", "nonfinite")}
+    else:
+      kept.append(line)
+  own = {k: math.nan if v is None else v for k, v in own.items()}
+  with _writing(path), files.atomic(path, sync=True) as new:
+    new.write_bytes(b"".join([*kept, _row(step, own | scalars).encode()]))
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 
 from lnrnn.data.batches import (
   ShuffledBatches,
+  blocks,
   fingerprint,
   prefetched,
   shuffled,
@@ -211,3 +212,27 @@ def test_the_fingerprint_names_the_content():
   assert fingerprint({"x": np.asfortranarray(other)}) == fingerprint(
     {"x": other}
   )
+
+
+@pytest.mark.parametrize(
+  ("n", "size"), [(10, 5), (10, 4), (10, 1), (11, 10), (3, 3), (3, 7), (1, 9)]
+)
+def test_blocks_have_one_shape_and_each_row_is_fresh_once(n, size):
+  found = list(blocks(n, size))
+  width = min(n, size)
+  assert len(found) == -(-n // size)
+  for i, (positions, fresh) in enumerate(found):
+    assert positions.shape == fresh.shape == (width,)
+    assert (np.diff(positions) == 1).all()
+    # The last overlaps the one before.
+    assert positions[0] == min(i * size, n - width)
+    assert fresh.all() or i == len(found) - 1
+  seen = np.concatenate([positions[fresh] for positions, fresh in found])
+  np.testing.assert_array_equal(seen, np.arange(n))
+
+
+def test_the_last_block_is_filled_up_with_rows_seen_before():
+  (first, fresh), (last, old_and_fresh) = blocks(7, 5)
+  assert first.tolist() == [0, 1, 2, 3, 4] and fresh.all()
+  assert last.tolist() == [2, 3, 4, 5, 6]
+  assert old_and_fresh.tolist() == [False, False, False, True, True]

@@ -93,3 +93,11 @@ def test_other_data_than_the_runs_is_refused(program, run):
   # The config says embedded; the run was trained on a handful of digits.
   result = program("evaluate", f"--workdir={run}")
   assert result.code == 2 and "trained on other data" in result.lines[0]
+
+
+def test_only_a_run_on_sentences_answers_one(program, few_digits, run):
+  result = program("evaluate", f"--workdir={run}", "--sentence=a dog .")
+  assert result.code == 2
+  (line,) = result.lines
+  assert line.startswith(f"--sentence: {run} is a run of mnist_mlp;")
+  assert line.endswith("for sentences for skip_thoughts")

@@ -88,6 +88,21 @@ def test_without_a_deciding_metric_the_latest_are_kept_and_none_is_best(
   assert checkpoints.committed_steps(tmp_path) == [2, 3]
 
 
+@pytest.mark.parametrize(
+  ("every", "kept"), [(3, [2, 3, 6, 7, 8]), (0, [2, 7, 8])]
+)
+def test_those_of_every_so_many_steps_are_kept_too(tmp_path, every, kept):
+  values = [0.5, 0.1, 0.6, 0.4, 0.5, 0.6, 0.7, 0.8]
+  with _open(tmp_path, "v/e:min", kept_every=every) as saver:
+    _save(saver, values)
+    assert saver.best_step() == 2
+  assert checkpoints.committed_steps(tmp_path) == kept
+  with _open(tmp_path, "v/e:min", kept_every=every) as saver:  # Later too.
+    _save(saver, [0.9, 0.9], first=9)
+  others = [step for step in kept if step in (2, 3, 6)]
+  assert checkpoints.committed_steps(tmp_path) == [*others, 9, 10]
+
+
 def test_a_state_is_restored_bit_for_bit_latest_or_by_step(tmp_path):
   with _open(tmp_path) as saver:
     assert saver.restore_latest(_state(0)) is None

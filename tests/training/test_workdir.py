@@ -269,3 +269,35 @@ def test_a_record_that_a_full_disk_refuses_leaves_the_old_one(
     write()
   assert (tmp_path / "config.json").read_text() == old
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_assets_are_read_as_they_were_written(tmp_path):
+  assert workdir_lib.read_assets(tmp_path) == {}
+  workdir_lib.write_assets(tmp_path, {})
+  assert not list(tmp_path.iterdir())
+  assets = {"vocabulary": ["the", "naïve"], "preprocessing": {"sha256": "0"}}
+  for _ in range(2):  # A resumed run writes them again.
+    workdir_lib.write_assets(tmp_path, assets)
+  assert workdir_lib.read_assets(tmp_path) == assets
+  names = sorted(path.name for path in (tmp_path / "assets").iterdir())
+  assert names == ["preprocessing.json", "vocabulary.json"]
+  assert "naïve" in (tmp_path / "assets" / "vocabulary.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("content", [b'["the", "na', b"", b"\xff"])
+def test_a_damaged_asset_is_named(tmp_path, content):
+  workdir_lib.write_assets(tmp_path, {"vocabulary": ["the"], "other": 1})
+  path = tmp_path / "assets" / "vocabulary.json"
+  path.write_bytes(content)
+  with pytest.raises(WorkdirError) as caught:
+    workdir_lib.read_assets(tmp_path)
+  (line,) = str(caught.value).splitlines()
+  assert line.startswith(f"{path} cannot be read: ")
+
+
+def test_assets_that_cannot_be_written_are_one_line(tmp_path):
+  (tmp_path / "assets").write_text("a file")
+  with pytest.raises(WorkdirError) as caught:
+    workdir_lib.write_assets(tmp_path, {"vocabulary": []})
+  (line,) = str(caught.value).splitlines()
+  assert line.startswith(f"{tmp_path / 'assets'} cannot be written: ")

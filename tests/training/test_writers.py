@@ -126,3 +126,50 @@ def test_writing_events_imports_no_tensorflow(tmp_path):
     "assert not bad, bad"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rows_of_a_program_beside_are_read_with_the_runs_by_step(tmp_path):
+  _write(tmp_path, (2, {"loss": 3.0}), (4, {"loss": 2.0}), (6, {"loss": 1.0}))
+  alone = writers.read_metrics(tmp_path)
+  assert writers.beside("a") == "metrics_a.jsonl"
+  for name, step, row in (
+    ("a", 4, {"a/x": 0.5}),
+    ("a", 0, {"a/x": math.nan}),  # In any order.
+    ("b", 4, {"b/y": 7}),
+  ):
+    writers.put_row(tmp_path / writers.beside(name), step, row)
+  with (tmp_path / "metrics_b.jsonl").open("a") as file:
+    file.write('{"step": 6, "b/y"')  # It is being written.
+  (tmp_path / "metrics_b.json").write_text('{"step": 1}\n')  # None of them.
+  rows = writers.read_metrics(tmp_path)
+  assert [row["step"] for row in rows] == [0, 2, 4, 4, 4, 6]
+  assert math.isnan(rows[0]["a/x"]) and rows[0]["nonfinite"] == ["a/x"]
+  assert rows[2:5] == [
+    {"step": 4, "loss": 2.0},
+    {"step": 4, "a/x": 0.5},
+    {"step": 4, "b/y": 7.0},
+  ]
+  steps, values = writers.curve(rows, "a/x")
+  assert steps.tolist() == [0, 4] and values[1] == 0.5
+  assert [row for row in rows if "loss" in row] == alone
+  # Where the run goes back, what was evaluated beside it stays.
+  writers.rewind(tmp_path, 2)
+  steps = [row["step"] for row in writers.read_metrics(tmp_path)]
+  assert steps == [0, 2, 4, 4]
+
+
+def test_of_one_step_there_is_one_row_beside_a_run(tmp_path):
+  path = tmp_path / writers.beside("a")
+  for row in ({"a/x": 1, "a/y": math.nan}, {"a/x": 2}):
+    writers.put_row(path, 3, row)
+  writers.put_row(path, 4, {"a/x": 5})
+  first, second = writers.read_rows(path)
+  assert first.pop("a/y") != 0 and first["nonfinite"] == ["a/y"]
+  assert (first["step"], first["a/x"]) == (3, 2)
+  assert second == {"step": 4, "a/x": 5}
+
+
+def test_without_a_run_there_are_the_rows_beside_it(tmp_path):
+  assert writers.read_metrics(tmp_path) == []
+  writers.put_row(tmp_path / writers.beside("a"), 3, {"a/x": 1})
+  assert writers.read_metrics(tmp_path) == [{"step": 3, "a/x": 1.0}]
