@@ -24,7 +24,9 @@ def get_config(arg=""):
   config.batch_size = _placeholder(int)  # Authors' code: 64.
   config.log_every = 50
   config.steps_per_dispatch = 5
-  config.optimizer.learning_rate = _placeholder(float)  # Authors' code: 2e-4.
+  # Authors' code: 2e-4, of an Adam that hardly corrects its bias
+  # (optimizer.name=adam_authors).
+  config.optimizer.learning_rate = _placeholder(float)
   config.optimizer.clip = 5.0  # Authors' code; Kiros et al. 2015: 10.
 
   config.model.features = _placeholder(int)  # Paper: 2400.

@@ -13,8 +13,8 @@ from lnrnn.training import signals
 def running(arguments: Sequence[str] | None) -> Generator[None]:
   """Runs a program while the body runs, and waits for its end.
 
-  It computes on the CPU. If the body raises, it is ended, and what it has not
-  done is left to a later start. That it fails is told, and stops nothing.
+  It computes on the CPU. If the body raises, it is ended; what it has not done
+  is done when it is called again. That it fails is told, and stops nothing.
 
   Args:
     arguments: of `python -m`; None runs nothing. `--parent` is added.
@@ -30,12 +30,13 @@ def running(arguments: Sequence[str] | None) -> Generator[None]:
   )
   try:
     yield
+    if process.poll() is None:
+      signals.say(f"waiting for {arguments[0]}")
+    code = process.wait()
   except BaseException:
     process.terminate()
     process.wait()
     raise
-  if process.poll() is None:
-    signals.say(f"waiting for {arguments[0]}")
-  if code := process.wait():
+  if code:
     told = f"python -m {' '.join(arguments)}"
     signals.tell(f"{arguments[0]} ended with exit code {code}; again by {told}")

@@ -82,10 +82,10 @@ def main() -> None:
   level = getattr(task, "level", claims.last_epochs)
   chosen = claims.best_rates(trials, task.CHOSEN_BY, level)
   rows = task.judge(runs, chosen)
-  if _TIMINGS.value:
-    rows += _timed(task, pathlib.Path(_TIMINGS.value))
   if not all(task.is_papers(c) for c in (*runs.values(), *trials.values())):
     rows = [r._replace(verdict=f"{r.verdict} on substitute data") for r in rows]
+  if _TIMINGS.value:  # Of no data.
+    rows += _timed(task, pathlib.Path(_TIMINGS.value))
   head = ("claim", "verdict", "effect", "at epoch", "beside")
   text = report.markdown(
     [

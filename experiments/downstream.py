@@ -31,13 +31,20 @@ import time
 from typing import Any
 
 from absl import flags
+import filelock
 import numpy as np
 
 from experiments import encoders, launch
 from experiments.suite import CHOICES, TASKS, Encoder, Suite, folder
-from lnrnn import bootstrap, files, report
+from lnrnn import arrays, bootstrap, downstream, files, report
 from lnrnn.data import sentence_tasks, word_vectors
-from lnrnn.errors import ConfigError, WorkdirError, choices
+from lnrnn.errors import (
+  ConfigError,
+  DataError,
+  WorkdirError,
+  choices,
+  one_line,
+)
 from lnrnn.sentence_encoder import SkipThoughtEncoder
 from lnrnn.training import checkpoints, signals, writers
 from lnrnn.training import runs as runs_lib
@@ -64,7 +71,7 @@ _PARENT = flags.DEFINE_integer(
   "parent", 0, "process whose end is the end of --follow; 0: none"
 )
 _AFTER = flags.DEFINE_integer(
-  "after", 0, "--follow waits for a start of the run after so many"
+  "after", -1, "--follow waits for a start of the run after so many"
 )
 _UNTRAINED = flags.DEFINE_bool(
   "untrained", False, "evaluate the model of the run before its first update"
@@ -92,17 +99,36 @@ def _suffix(extra: Mapping[str, Any]) -> str:
   return "".join(f"_{name}" for name in sorted(extra) if extra[name])
 
 
-def _evaluated(workdir: pathlib.Path, how: Mapping[str, bool]) -> set[int]:
-  """Steps that have been evaluated in a way."""
-  if not any(how.values()):
-    rows = writers.read_rows(workdir / writers.beside(METRICS))
-    return {row["step"] for row in rows}
-  # No row tells of the others.
-  names = [
-    p.stem.partition("_") for p in (workdir / FOLDER).glob("[0-9]*.json")
-  ]
-  wanted = _suffix(how)
-  return {int(step) for step, mark, rest in names if mark + rest == wanted}
+def _evaluated(
+  workdir: pathlib.Path, tasks: Sequence[str], how: Mapping[str, bool]
+) -> set[int]:
+  """Steps at which all tasks have been evaluated in a way."""
+  names = ["sick_pearson" if task == "sick" else task for task in tasks]
+  found = set()
+  for path in (workdir / FOLDER).glob("[0-9]*.json"):
+    step, mark, rest = path.stem.partition("_")
+    if mark + rest == _suffix(how) and set(names) <= _read_json(path).keys():
+      found.add(int(step))
+  if any(how.values()):
+    return found  # No row tells of these.
+  rows = writers.read_rows(workdir / writers.beside(METRICS))
+  wanted = {f"downstream/{name}" for name in names}
+  return {row["step"] for row in rows if wanted <= row.keys()}
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  """What a file of ours holds; nothing, if there is none.
+
+  Raises:
+    WorkdirError: it is damaged.
+  """
+  try:
+    found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+  except (OSError, ValueError) as error:
+    raise WorkdirError(f"{path}: cannot be read: {one_line(error)}") from error
+  if not isinstance(found, dict):
+    raise WorkdirError(f"{path}: is no object of JSON")
+  return found
 
 
 def _one(
@@ -116,28 +142,37 @@ def _one(
   larger = _suffix({"expanded": extra.get("expanded")})
   path = files_of / f"regularisation{larger}.json"
   keeps = _CHOICE.value == "kept" and not extra.get("untrained")
-  kept = json.loads(path.read_text("utf-8")) if keeps and path.exists() else {}
+  kept = _read_json(path) if keeps else {}
+  for task, values in kept.items():
+    if not (isinstance(values, list) and len(values) == downstream.FOLDS):
+      raise WorkdirError(
+        f"{path}: {task}: a list of {downstream.FOLDS} numbers is needed;"
+        " without the file it is chosen anew"
+      )
   found, cases = tasks.measure(encoder, _CHOICE.value, kept)
   if keeps:
     with files.atomic(path) as part:
       part.write_text(json.dumps(kept) + "\n", "utf-8")
-  name = f"{step:08d}{_suffix(extra)}"
-  with files.atomic(files_of / f"{name}.npz") as part, part.open("wb") as file:
+  # What was evaluated before, of other tasks, stays.
+  about = files_of / f"{step:08d}{_suffix(extra)}.json"
+  shown = {k: v if math.isfinite(v) else None for k, v in found.items()}
+  with files.atomic(about) as part:
+    text = json.dumps(_read_json(about) | shown, indent=1)
+    part.write_text(text + "\n", "utf-8")
+  path = about.with_suffix(".npz")
+  cases = (arrays.load_npz(path) if path.exists() else {}) | cases
+  with files.atomic(path) as part, part.open("wb") as file:
     np.savez(file, **cases)  # type: ignore
-  with files.atomic(files_of / f"{name}.json") as part:
-    shown = {k: v if math.isfinite(v) else None for k, v in found.items()}
-    part.write_text(json.dumps(shown, indent=1) + "\n", "utf-8")
   return found
 
 
 def _seconds(workdir: pathlib.Path, step: int) -> dict[str, float]:
-  """Training seconds at a step, for figures over them."""
-  if not step:
-    return {"time/train_seconds": 0.0}
+  """Training seconds at a step, or before it, for figures over them."""
+  found = 0.0
   for row in writers.read_metrics(workdir):
-    if row["step"] == step and "time/train_seconds" in row:
-      return {"time/train_seconds": row["time/train_seconds"]}
-  return {}
+    if row["step"] <= step and "time/train_seconds" in row:
+      found = row["time/train_seconds"]
+  return {"time/train_seconds": found}
 
 
 def _starts(workdir: pathlib.Path) -> int:
@@ -159,21 +194,29 @@ def _run(workdir: pathlib.Path) -> None:
     )
   tasks = Suite(_DATA_DIR.value, _tasks(config.downstream.tasks))
   larger = word_vectors.load(_EXPAND.value) if _EXPAND.value else None
-  how = {"expanded": bool(larger), "nested": _CHOICE.value == "nested"}
+  how = {"expanded": bool(larger)}
+  how |= {way: _CHOICE.value == way for way in ("nested", "split")}
+  every = config.downstream.every or config.checkpoints_kept_every or 1
 
   def evaluate(model: SkipThoughtEncoder, step: int, **extra: Any) -> None:
     if larger:
       model = model.expanded(larger)
     began = time.monotonic()
-    found = _one(tasks, Encoder.of(model), workdir, step, extra | how)
-    row = {f"downstream/{name}": value for name, value in found.items()}
-    if extra.get("untrained"):
-      row["untrained/nll"] = encoders.untrained_nll(config)
-    # Of one way to evaluate curves are drawn.
-    if not any(how.values()):
-      writers.put_row(
-        workdir / writers.beside(METRICS), step, row | _seconds(workdir, step)
-      )
+    (workdir / FOLDER).mkdir(exist_ok=True)
+    # By one process at a time: what is kept is read and written.
+    with filelock.FileLock(workdir / FOLDER / "lock"):
+      found = _one(tasks, Encoder.of(model), workdir, step, extra | how)
+      # Curves are drawn of one way to evaluate, at the steps of all.
+      split, named = "downstream", found
+      if extra.get("untrained"):
+        split = "untrained"
+        named = found | {"nll": encoders.untrained_nll(config)}
+      row = {f"{split}/{name}": value for name, value in named.items()}
+      if not any(how.values()) and (
+        step % every == 0 or step == config.train_steps
+      ):
+        row |= _seconds(workdir, step)
+        writers.put_row(workdir / writers.beside(METRICS), step, row)
     took = time.monotonic() - began
     signals.say(f"{workdir}: step {step}: {_told(found)}  ({took:.0f} s)")
 
@@ -187,8 +230,7 @@ def _run(workdir: pathlib.Path) -> None:
     # Asked before the checkpoints are, so that none is missed.
     ended = workdir_lib.is_finished(workdir, config)
     ended = ended or runs_lib.Curves.read(workdir).diverged
-    every = config.downstream.every or config.checkpoints_kept_every or 1
-    done = _evaluated(workdir, how)
+    done = _evaluated(workdir, tasks.names, how)
     due = [
       step
       for step in checkpoints.committed_steps(workdir)
@@ -238,23 +280,28 @@ def _tasks(default: Sequence[str]) -> Sequence[str]:
 def _gaps(ours: pathlib.Path, theirs: pathlib.Path) -> str:
   """What separates two evaluations, by the test cases they share, as a table.
 
-  Both are the last one without a suffix in a folder's `downstream/`.
-
   Raises:
-    WorkdirError: there is none.
+    WorkdirError: there are none.
+    DataError: a file is damaged, or of other cases.
   """
-  found = []
+  there = []
   for out in (ours, theirs):
-    last = max((out / FOLDER).glob("[0-9]*[0-9].npz"), default=None)
-    if last is None:
+    paths = {p.stem: p for p in (out / FOLDER).glob("[0-9]*[0-9].npz")}
+    if not paths:
       raise WorkdirError(f"{out}: no sentence vectors were evaluated there")
-    with np.load(last, allow_pickle=False) as file:
-      found.append((last, {name: file[name] for name in file.files}))
+    there.append(paths)
+  # The last step of both, or of each where they share none: word vectors have
+  # no steps.
+  shared = set.intersection(*map(set, there))
+  chosen = [paths[max(shared or paths)] for paths in there]
+  found = [(path, arrays.load_npz(path)) for path in chosen]
   (a_path, a), (b_path, b) = found
   rows = []
   for task in TASKS:
     if task not in a or task not in b:
       continue
+    if a[task].shape != b[task].shape:
+      raise DataError(f"{a_path} and {b_path}: {task} is of other test cases")
     if task == "sick":
       pairs = sentence_tasks.read_sick(folder(_DATA_DIR.value, task))
       scores = pairs["test"].scores
@@ -278,6 +325,17 @@ def main() -> None:
   given = [f for f in (_WORKDIR, _VECTORS, _MODEL) if f.value]
   if len(given) != 1:
     raise ConfigError("one of --workdir, --vectors and --model is needed")
+  for flag, other in (
+    (_FOLLOW, _UNTRAINED),
+    (_EXPAND, _VECTORS),
+    (_UNTRAINED, _VECTORS),
+    (_UNTRAINED, _MODEL),
+    (_OUT, _WORKDIR),
+  ):
+    if flag.value and other.value:
+      raise ConfigError(f"--{flag.name} has no effect with --{other.name}")
+  if _FOLLOW.value and _CHECKPOINT.value != "all":
+    raise ConfigError("--follow has no effect with --checkpoint")
   if _AGAINST.value:
     if not _WORKDIR.value:
       raise ConfigError("--against: needs --workdir")
@@ -291,6 +349,8 @@ def main() -> None:
     return
   if not _OUT.value:
     raise ConfigError("--out: a folder for the results is needed")
+  if (pathlib.Path(_OUT.value) / FOLDER).exists():
+    raise ConfigError(f"--out={_OUT.value}: holds an evaluation; name another")
   tasks = Suite(_DATA_DIR.value, _tasks(TASKS))
   if _VECTORS.value:
     encoder = Encoder.bag(word_vectors.load(_VECTORS.value))

@@ -22,6 +22,7 @@ SCORES = {
   "mpqa": ("mpqa", "positive", "{:.1f}"),
 }
 MIN_ROUNDS = 5  # Pairs of timings.
+MIN_SEEDS = 3  # As of `metrics.verdict`.
 Pairs = list[tuple[runs_lib.Curves, runs_lib.Curves]]
 
 
@@ -63,10 +64,15 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
   claims.check_budgets(runs, ("train_steps", "eval_every"))
   pairs = _pairs(runs, chosen)
   gate = _trained(pairs)
-  passed = gate.verdict in ("holds", "undecided (n = 1)", "undecided (n = 2)")
+  few = 0 < len(pairs) < MIN_SEEDS
+  passed = gate.verdict == "holds" or (
+    few and gate.verdict == f"undecided (n = {len(pairs)})"
+  )
   told = "" if passed else "the gate skip.trained is not passed"
   rows = [gate, _nll(pairs if passed else [], told)]
-  return rows + [_score(pairs if passed else [], name, told) for name in SCORES]
+  pairs = pairs if passed else []
+  step = _last_shared(pairs)
+  return rows + [_score(pairs, name, step, told) for name in SCORES]
 
 
 def _pairs(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> Pairs:
@@ -94,7 +100,8 @@ def _trained(pairs: Pairs) -> Row:
     steps, values = layer.get(CHOSEN_BY)
     before = layer.get("untrained/nll")[1]
     if len(steps) and len(before):
-      effects.append(values[-1] - before[-1])
+      last = np.nan if layer.diverged else values[-1]
+      effects.append(last - before[-1])
       unigram = layer.get("validation/unigram")[1]
       beside.append([values[-1], before[-1], unigram[-1]])
   name = "skip.trained"
@@ -168,17 +175,29 @@ def timed(found: dict[str, Any]) -> list[Row]:
   return rows
 
 
-def _score(pairs: Pairs, metric: str, told: str) -> Row:
-  """Are layer norm's vectors better at the last checkpoint of both?"""
+def _last_shared(pairs: Pairs) -> int:
+  """The last step at which every run that did not diverge has all scores."""
+  found: set[int] | None = None
+  for curves in (c for pair in pairs for c in pair if not c.diverged):
+    for metric in SCORES:
+      steps = set(curves.get(f"downstream/{metric}")[0].tolist())
+      found = steps if found is None else found & steps
+  return max(found or {0})
+
+
+def _score(pairs: Pairs, metric: str, step: int, told: str) -> Row:
+  """Are layer norm's vectors better at the last checkpoint of all?"""
   name, sign, form = SCORES[metric]
-  ends = []
-  for pair in pairs:
-    curves = [c.get(f"downstream/{metric}") for c in pair]
-    shared = sorted(set(curves[0][0].tolist()) & set(curves[1][0].tolist()))
-    if shared and shared[-1]:
-      ends.append([v[s == shared[-1]][-1] for s, v in curves])
-  if not ends:
+
+  def score(curves):
+    steps, values = curves.get(f"downstream/{metric}")
+    there = values[steps == step]
+    return there[-1] if len(there) and not curves.diverged else np.nan
+
+  if not pairs or not step:
+    told = told or "no step at which all runs have been evaluated"
     return claims.row(f"skip.{name}", None, None, sign, told)
-  none, layer = np.array(ends).T
+  none, layer = np.array([[score(c) for c in pair] for pair in pairs]).T
   beside = f"{form.format(layer.mean())} against {form.format(none.mean())}"
+  beside += f", after {step:,} updates"
   return claims.row(f"skip.{name}", layer - none, None, sign, beside)

@@ -60,7 +60,13 @@ def check(config: config_lib.Config) -> list[str]:
   c.within("data.held_out", 0, 0.5, open_low=True, open_high=True)
   c.within("eval_triples", 0)
   c.within("eval_batch_size", 2 if config.norm == "batch" else 1)
+  if config.epochs and config.data.source in ("text", "lines"):
+    c.add(
+      "epochs", "must be 0: only reading tells the triples; set train_steps"
+    )
   c.within("downstream.every", 0)
+  if not config.downstream.tasks:
+    c.add("downstream.tasks", f"must be some of {', '.join(suite.TASKS)}")
   every = max(0, config.downstream.every)
   if every % max(1, config.checkpoint_every):
     c.add(
@@ -248,7 +254,7 @@ class Likelihood:
     if split == "train":  # There may be millions.
       most = most or len(self._data.splits["validation"])
     positions = triples.spread(most)
-    total, unigram = np.zeros((2, 2)), 0.0
+    total, unigram, nats_of = np.zeros((2, 2)), 0.0, self._data.unigram
     for rows, fresh in batches.blocks(
       len(positions), self._config.eval_batch_size
     ):
@@ -257,7 +263,7 @@ class Likelihood:
       )
       for side in SIDES:
         live = _live(batch, side) & fresh[:, None]
-        unigram += self._data.unigram[batch[side]][np.asarray(live)].sum()
+        unigram += nats_of[batch[side]][np.asarray(live)].sum()
       total += np.asarray(self._nats(variables, batch, fresh), np.float64)
     nats, words = total.T
     found = {
@@ -325,12 +331,15 @@ def answer(
   thoughts = encoder.encode(texts, normalized=False)
   words = [*vocabulary.SPECIAL, *data.vocabulary.words]
   lines = []
+  steps = config.data.max_words + 1
+  found = {
+    side: decoded(model, variables, thoughts, side, steps) for side in SIDES
+  }
   for i, text in enumerate(texts):
     lines.append(f"{text!r}")
     for side in SIDES:
-      steps = config.data.max_words + 1
-      found = decoded(model, variables, thoughts[i : i + 1], side, steps)[0]
-      lines.append(f"  {side + ':':9} {' '.join(words[w] for w in found)}")
+      said = " ".join(words[w] for w in found[side][i])
+      lines.append(f"  {side + ':':9} {said}")
     lines += [
       f"  {near[i, j]:9.4f}   {told[j]}"
       for j in np.argsort(-near[i], kind="stable")[:top].tolist()
@@ -353,23 +362,24 @@ def decoded(
   Returns:
     For each sentence its words, without END; never the unknown word.
   """
-
-  @jax.jit
-  def following(words, i):
-    # All steps anew: so every norm, batch norm by steps too, is as trained.
-    lengths = jnp.full(len(words), steps)
-    h = model.apply(variables, side, thoughts, words, lengths, method="decode")[
-      :, i
-    ]
-    logits = model.apply(variables, h, method="logits")
-    likely = logits.at[:, vocabulary.UNKNOWN].set(-jnp.inf).argmax(axis=-1)
-    return words.at[:, i].set(likely.astype(jnp.int32))
-
   words = jnp.full((len(thoughts), steps), vocabulary.END, jnp.int32)
   for i in range(steps):
-    words = following(words, i)
+    words = _following(model, side, variables, thoughts, words, i)
   found = []
   for row in np.asarray(words).tolist():
     end = row.index(vocabulary.END) if vocabulary.END in row else steps
     found.append(row[:end])
   return found
+
+
+def _decode(model, side, variables, thoughts, words, i):
+  """The words [b, t] with the most likely one at position i."""
+  # All steps anew: so every norm, batch norm by steps too, is as trained.
+  lengths = jnp.full(*words.shape)
+  h = model.apply(variables, side, thoughts, words, lengths, method="decode")
+  logits = model.apply(variables, h[:, i], method="logits")
+  likely = logits.at[:, vocabulary.UNKNOWN].set(-jnp.inf).argmax(axis=-1)
+  return words.at[:, i].set(likely.astype(jnp.int32))
+
+
+_following = jax.jit(_decode, static_argnums=(0, 1))

@@ -48,11 +48,15 @@ class Suite:
     data_dir: with the folders sick and sentence_classification.
     tasks: of `TASKS`.
 
+  Attributes:
+    names: of the tasks.
+
   Raises:
     DataError: a file is missing or damaged.
   """
 
   def __init__(self, data_dir: str | None, tasks: Sequence[str]):
+    self.names = tuple(tasks)
     self._pairs, self._labelled = {}, {}
     for name in tasks:
       where = folder(data_dir, name)

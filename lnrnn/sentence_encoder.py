@@ -1,6 +1,7 @@
 """Sentences as vectors, by a trained skip-thoughts model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import functools
 import hashlib
 import os
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from lnrnn.data.word_vectors import WordVectors
 from lnrnn.errors import DataError
 from lnrnn.models.skip_thoughts import SentenceEncoder, SkipThoughts
 
-Tokens = Sequence[str]
+_LONG = 100  # Words; longer texts are encoded one by one.
 
 
 class SkipThoughtEncoder(NamedTuple):
@@ -57,6 +58,8 @@ class SkipThoughtEncoder(NamedTuple):
     """
     if isinstance(model, SkipThoughts):
       model = model.sentence_encoder()
+      if not all("encoder" in of for of in variables.values()):
+        raise DataError(f"{where}: its variables have no encoder")
       variables = {name: of["encoder"] for name, of in variables.items()}
     words = vocabulary_of(assets, where)
     vectors = np.asarray(variables["params"]["embeddings"], np.float32)
@@ -179,30 +182,33 @@ class SkipThoughtEncoder(NamedTuple):
 
     Raises:
       TypeError: for what is no list of texts.
+      ValueError: the batch size is not 1 or more.
     """
+    if batch_size < 1:
+      raise ValueError(f"encode: batch_size={batch_size} is not 1 or more")
     single = isinstance(sentences, str)
     sentences = list(sentences)
     if single or not all(isinstance(s, str) for s in sentences):
       raise TypeError("encode: a list of texts is needed, ['a sentence', ...]")
     numbers = self.numbers(map(tokens, sentences), end=end)
+    n = len(numbers)
+    # Few are filled up to a power of two, so that few shapes are compiled.
+    size = min(batch_size, 1 << max(0, n - 1).bit_length())
+    numbers += [[]] * max(0, size - n)
     out = np.zeros((len(numbers), self.model.features), np.float32)
     lengths = np.array([len(row) for row in numbers], np.int32)
-    # Those of like length together, in few shapes.
-    order = np.argsort(lengths, kind="stable")
-    for rows, _ in batches.blocks(len(order), batch_size) if numbers else ():
-      own = order[rows]
+    for own in _alike(lengths, size) if n else ():
       steps = vocabulary.rounded(max(1, lengths[own].max()), 10)
       padded = np.full((steps, len(own)), END, np.int64)
       for i, row in enumerate(own.tolist()):
         padded[: lengths[row], i] = numbers[row]
       x = self.vectors[padded]  # [t, b, d]: the table may not fit a device.
       out[own] = _encode(self.model, self.variables, x, lengths[own])
-    return unit(out) if normalized else out
+    return unit(out[:n]) if normalized else out[:n]
 
   def numbers(self, of: Any, *, end: bool = True) -> list[list[int]]:
     """The numbers of the words of sentences in tokens."""
-    # Not by `Vocabulary`, which hashes all words for each sentence.
-    known = {word: i for i, word in enumerate(self.words, len(SPECIAL))}
+    known = _numbers(self.words)
     last = [END] if end else []
     return [[*(known.get(w, UNKNOWN) for w in row), *last] for row in of]
 
@@ -211,6 +217,21 @@ class SkipThoughtEncoder(NamedTuple):
     rows = self.numbers(map(tokens, sentences), end=False)
     found = [number for row in rows for number in row]
     return float(np.mean(np.array(found) == UNKNOWN)) if found else 0.0
+
+
+def _alike(lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
+  """Positions of sentences of like length, `size` together; long ones alone."""
+  order = np.argsort(lengths, kind="stable")
+  # So that the memory that is needed does not grow with one long text.
+  short = int(np.searchsorted(lengths[order], _LONG, side="right"))
+  for rows, _ in batches.blocks(short, min(size, short)) if short else ():
+    yield order[rows]
+  yield from order[short:, None]
+
+
+@functools.lru_cache(maxsize=2)
+def _numbers(words: tuple[str, ...]) -> dict[str, int]:
+  return {word: i for i, word in enumerate(words, len(SPECIAL))}
 
 
 def _apply(model, variables, x, lengths):
@@ -233,7 +254,8 @@ def vocabulary_of(assets: Mapping[str, Any], where: object) -> list[str]:
   words = assets.get("vocabulary")
   if not isinstance(words, list) or not all(type(w) is str for w in words):
     raise DataError(f"{where}: has no vocabulary, a list of words")
-  known = assets.get("preprocessing", {}).get("vocabulary_sha256")
+  about = assets.get("preprocessing")
+  known = about.get("vocabulary_sha256") if isinstance(about, dict) else None
   if known is not None and known != digest(words):
     raise DataError(
       f"{where}: its vocabulary has other words than those of the training:"

@@ -184,11 +184,11 @@ def prepare_glove(out: pathlib.Path, source: pathlib.Path | None) -> str:
       "GloVe (PDDL) is at https://nlp.stanford.edu/projects/glove: unpack"
       " glove.6B.zip, and name a directory with one of its files by --from"
     )
-  there = sorted(p for p in source.iterdir() if p.is_file())
-  texts = [p for p in there if p.name.startswith("glove.")]
-  found = word_vectors.load(texts[0] if len(texts) == 1 else source)
+  found = word_vectors.load(source)
   print(f"{len(found.words):,} words, {found.vectors.shape[1]} numbers each")
-  fetch.copy(texts if len(texts) == 1 else there, out)
+  endings = (".npy", ".txt", ".bin", ".vec", ".gz")
+  there = sorted(p for p in source.iterdir() if p.suffix in endings)
+  fetch.copy(there, out)
   return (
     f"python -m experiments.downstream --vectors={out} --out=runs/glove_bag"
   )

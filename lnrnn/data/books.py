@@ -33,7 +33,9 @@ _NUMBER = (
 )
 _HEADING = re.compile(
   r"\s*(chapter|book|part|volume|canto|act|scene)\b[ .]*"
-  rf"(the )?([ivxlc]+|\d+|{_NUMBER})\b.{{0,80}}",
+  # A title comes after a sign, or in capitals; else it is a sentence.
+  rf"(the )?([ivxlc]+|\d+|{_NUMBER})\b\s*"
+  r"([.:—–-].{0,80}|(?-i:[^a-z]{0,80}))",
   re.IGNORECASE,
 )
 # What reading a damaged .gz raises.

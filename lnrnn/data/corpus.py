@@ -368,9 +368,11 @@ def _make(
   record["fingerprint"] = _fingerprint(record)
   for split in SPLITS:
     if not any(sum(shard["lengths"][split]) for shard in shards):
+      left = ", ".join(f"{n:,} {why}" for why, n in sorted(skipped.items()))
       raise DataError(
         f"{_where(found)}: what is for {split} has no three sentences in a row"
         f" of at most {options.max_words} words"
+        + (f"; left out: {left}" if left else "")
       )
   with files.atomic(folder / RECORD) as part:
     part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

@@ -23,6 +23,7 @@ _BLOCK = 1 << 20
 # Bounds that damaged files are held against; ours, far above what is in use.
 _MOST_COLUMNS = 100_000
 _LONGEST_WORD = 10_000  # Bytes.
+_LONGEST_LINE = 1 << 22  # Bytes.
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -66,6 +67,7 @@ def load(path: str | os.PathLike[str], most: int = 0) -> WordVectors:
     there are, and d.
   * word2vec's binary form, by the name `.bin` or `.bin.gz`: that line, then
     each word, a blank, and d float32, perhaps a line end.
+  * A folder with one file of these.
   * An .npy file [n, d] of floats, or a folder with one; a .txt file beside it
     names the rows, a word a line. If there are several, it is the one that has
     n lines.
@@ -85,6 +87,8 @@ def load(path: str | os.PathLike[str], most: int = 0) -> WordVectors:
   path = pathlib.Path(path)
   if most < 0:
     raise DataError(f"{path}: most={most}: 0 or more rows can be read")
+  if path.is_dir() and not list(path.glob("*.npy")):
+    path = _only(path)
   if path.is_dir() or path.suffix == ".npy":
     return _from_matrix(path, most)
   binary = path.name.endswith((".bin", ".bin.gz"))
@@ -101,6 +105,19 @@ def load(path: str | os.PathLike[str], most: int = 0) -> WordVectors:
     raise DataError(f"{path}: no such file or folder") from None
   except (OSError, EOFError, zlib.error) as error:
     raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
+
+
+def _only(folder: pathlib.Path) -> pathlib.Path:
+  """The one file of vectors in a folder."""
+  endings = (".txt", ".bin", ".vec", ".txt.gz", ".bin.gz", ".vec.gz")
+  found = sorted(p for p in folder.iterdir() if p.name.endswith(endings))
+  if len(found) != 1:
+    listed = ", ".join(p.name for p in found) or "none"
+    raise DataError(
+      f"{folder}: one file of vectors is needed (.npy, {', '.join(endings)});"
+      f" there are: {listed}"
+    )
+  return found[0]
 
 
 # (where it stands, the word, its vector as float32 in the machine's order)
@@ -141,7 +158,8 @@ def _text_rows(file: BinaryIO, path: pathlib.Path, most: int) -> Iterator[_Row]:
   """Rows of GloVe's text, or of word2vec's."""
   # A line of bytes ends at LF alone; words may have other signs that end
   # lines, or blanks that are not of ASCII.
-  numbered = enumerate(file, 1)
+  # A bound, as a damaged file may have one line of gigabytes.
+  numbered = enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1)
   number, line = next(numbered, (1, b""))
   parts = line.split()
   claimed, width = _header(parts), len(parts) - 1

@@ -360,12 +360,16 @@ def rewind(
     again = row["step"] == step and not evaluated and "loss" not in row
     return not (past or again)
 
-  path = pathlib.Path(workdir) / METRICS
-  if not path.exists():
-    return
-  kept = [line for line, row in _lines(path) if stays(row)]
-  with _writing(path), files.atomic(path, sync=True) as new:
-    new.write_bytes(b"".join(kept))
+  def filtered(path, stays):
+    kept = [line for line, row in _lines(path) if stays(row)]
+    with _writing(path), files.atomic(path, sync=True) as new:
+      new.write_bytes(b"".join(kept))
+
+  folder = pathlib.Path(workdir)
+  if (folder / METRICS).exists():
+    filtered(folder / METRICS, stays)
+  for path in folder.glob(beside("*")):  # Of checkpoints that are no more.
+    filtered(path, lambda row: row["step"] <= step)
 
 
 def curve(

@@ -379,3 +379,12 @@ def test_what_cannot_be_found_is_told_in_one_line(tmp_path, monkeypatch):
     assert said(caught) == (
       f"{tmp_path}: has no text: files that end in .txt or .txt.gz are needed"
     )
+
+
+@pytest.mark.parametrize(
+  "line", ["Part I played was small.", "Act one was over.", "Book I read it."]
+)
+def test_a_sentence_that_begins_as_a_heading_does_is_read(line):
+  content = f"One.\n\n{line}\n\nTwo.".encode()
+  found = books.runs(books.Book("x", content, "text"), collections.Counter())
+  assert len([s for s in found if s]) == 3

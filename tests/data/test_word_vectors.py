@@ -244,7 +244,7 @@ def test_a_fault_of_a_matrix_is_told(tmp_path, vectors, told):
 
 def test_a_fault_of_the_files_beside_a_matrix_is_told(tmp_path):
   message = refused(tmp_path)
-  assert "one .npy file of vectors is needed; there are: none" in message
+  assert "one file of vectors is needed (.npy, .txt, " in message
   write_matrix(tmp_path, ["the", "", "naïve", "dog"])
   path = tmp_path / "words.txt"
   assert refused(tmp_path) == f"{path}, line 2: has no word"
