@@ -99,6 +99,12 @@ def _suffix(extra: Mapping[str, Any]) -> str:
   return "".join(f"_{name}" for name in sorted(extra) if extra[name])
 
 
+def _ways() -> dict[str, bool]:
+  """What the flags change of the usual way to evaluate."""
+  ways = {way: _CHOICE.value == way for way in ("nested", "split")}
+  return ways | {"expanded": bool(_EXPAND.value)}
+
+
 def _evaluated(
   workdir: pathlib.Path, tasks: Sequence[str], how: Mapping[str, bool]
 ) -> set[int]:
@@ -194,17 +200,15 @@ def _run(workdir: pathlib.Path) -> None:
     )
   tasks = Suite(_DATA_DIR.value, _tasks(config.downstream.tasks))
   larger = word_vectors.load(_EXPAND.value) if _EXPAND.value else None
-  how = {"expanded": bool(larger)}
-  how |= {way: _CHOICE.value == way for way in ("nested", "split")}
+  how = _ways()
   every = config.downstream.every or config.checkpoints_kept_every or 1
 
   def evaluate(model: SkipThoughtEncoder, step: int, **extra: Any) -> None:
     if larger:
       model = model.expanded(larger)
     began = time.monotonic()
-    (workdir / FOLDER).mkdir(exist_ok=True)
     # By one process at a time: what is kept is read and written.
-    with filelock.FileLock(workdir / FOLDER / "lock"):
+    with filelock.FileLock(workdir / f"{FOLDER}.lock"):
       found = _one(tasks, Encoder.of(model), workdir, step, extra | how)
       # Curves are drawn of one way to evaluate, at the steps of all.
       split, named = "downstream", found
@@ -349,8 +353,10 @@ def main() -> None:
     return
   if not _OUT.value:
     raise ConfigError("--out: a folder for the results is needed")
-  if (pathlib.Path(_OUT.value) / FOLDER).exists():
-    raise ConfigError(f"--out={_OUT.value}: holds an evaluation; name another")
+  how = _ways()
+  taken = pathlib.Path(_OUT.value, FOLDER, f"{0:08d}{_suffix(how)}.json")
+  if taken.exists():
+    raise ConfigError(f"--out={_OUT.value}: {taken} is there; name another")
   tasks = Suite(_DATA_DIR.value, _tasks(TASKS))
   if _VECTORS.value:
     encoder = Encoder.bag(word_vectors.load(_VECTORS.value))
@@ -359,8 +365,7 @@ def main() -> None:
     if _EXPAND.value:
       model = model.expanded(word_vectors.load(_EXPAND.value))
     encoder = Encoder.of(model)
-  extra = {"nested": _CHOICE.value == "nested"}
-  found = _one(tasks, encoder, pathlib.Path(_OUT.value), 0, extra)
+  found = _one(tasks, encoder, pathlib.Path(_OUT.value), 0, how)
   signals.say(json.dumps(found, indent=1))
 
 

@@ -364,12 +364,13 @@ def test_the_untrained_model_decides_nothing_for_the_trained(run, program):
   found = runs.Curves.read(run)
   assert row["untrained/nll"] > found.get("validation/nll")[1][-1]
   assert files_of(run) == {"00000000_untrained.json", "00000000_untrained.npz"}
-  # It is a point as any other in figures and lists.
+  # It is no point of the curves of trained models.
+  assert not len(found.get("downstream/mr")[0])
   one = runs.Run((), 0, "", run)
-  metric = report.Metric("downstream/mr", "max", False)
+  metric = report.Metric("untrained/mr", "max", False)
   comparison = report.Comparison([one], {one: found}, [], [metric])
   assert report.points(comparison)[0]["updates"] == 0
-  assert found.abscissa("downstream/mr", "seconds").tolist() == [0]
+  assert found.abscissa("untrained/mr", "seconds").tolist() == [0]
 
 
 def test_the_untrained_model_is_that_before_the_first_update(trained, spec):
@@ -410,10 +411,10 @@ def test_other_ways_to_choose_have_no_part_in_the_curves(run, program):
 def test_a_split_is_chosen_by_anew_and_kept_for_none(run, program):
   call = ("downstream", f"--workdir={run}", "--tasks=mr", "--checkpoint=4")
   assert program(*call, "--choice=split").code == 0
-  assert files_of(run) == {"00000004.json", "00000004.npz"}
-  (first,) = rows_of(run)
+  assert files_of(run) == {"00000004_split.json", "00000004_split.npz"}
+  assert not (run / ROWS).exists()
   assert program(*call).code == 0  # Which now is chosen by a split too.
-  assert rows_of(run) == [first]
+  assert measured(run, "00000004") == measured(run, "00000004_split")
   assert "regularisation.json" in files_of(run)
 
 
