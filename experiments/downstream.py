@@ -361,7 +361,7 @@ def main() -> None:
   if _VECTORS.value:
     encoder = Encoder.bag(word_vectors.load(_VECTORS.value))
   else:
-    model = SkipThoughtEncoder.load(_MODEL.value)
+    model = SkipThoughtEncoder.load(str(_MODEL.value))
     if _EXPAND.value:
       model = model.expanded(word_vectors.load(_EXPAND.value))
     encoder = Encoder.of(model)

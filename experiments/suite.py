@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -99,7 +99,9 @@ class Suite:
       how, fixed = choice, None
       if choice == "kept":
         how, fixed = ("fixed" if name in kept else "split"), kept.get(name)
-      got = downstream.classification(x, data.labels, how=how, fixed=fixed)
+      got = downstream.classification(
+        x, data.labels, how=cast(Any, how), fixed=fixed
+      )
       if choice == "kept":
         kept[name] = [float(c) for c in got.cs]
       found[name] = 100 * float(got.accuracy)

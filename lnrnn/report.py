@@ -198,13 +198,8 @@ def _error(
   Such a metric has its standard deviation over the folds beside it, under
   its own name and "_sd"; see `lnrnn.downstream`. The seeds' mean is given.
   """
-  found = [
-    values
-    for _, values in comparison.values(
-      variant, metric._replace(name=f"{metric.name}_sd")
-    )
-    if len(values) == n
-  ]
+  there = comparison.values(variant, metric._replace(name=f"{metric.name}_sd"))
+  found = [a for a in (np.asarray(v) for _, v in there) if len(a) == n]
   return np.mean(found, axis=0) / np.sqrt(FOLDS) if found else None
 
 

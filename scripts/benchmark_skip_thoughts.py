@@ -23,7 +23,8 @@ from typing import Any
 import benchmark_common as common
 
 # Contender -> who runs it.
-CONTENDERS = dict.fromkeys(("lnrnn", "lnrnn_none", "whole", "floor"), "jax")
+NAMES = ("lnrnn", "lnrnn_none", "whole", "floor")
+CONTENDERS: dict[str, str] = {name: "jax" for name in NAMES}
 SIZES = {
   "paper": "64:30:620:2400:20000",
   "small": "16:30:128:256:10000",

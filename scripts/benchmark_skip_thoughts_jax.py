@@ -58,11 +58,10 @@ def update(name: str, case: dict[str, Any]) -> tuple[Any, tuple]:
     f"model.features={case['features']},data.max_words={case['steps'] - 1}"
   )
   model = skip_thoughts.make_model(config, case["vocabulary"])
+  loss: Any = _whole if name == "whole" else skip_thoughts.loss
   experiment = Experiment(
     init=lambda key, batch: skip_thoughts.init(model, key, batch),
-    loss=lambda variables, batch, key: (
-      _whole if name == "whole" else skip_thoughts.loss
-    )(config, model, variables, batch, key),
+    loss=lambda *arguments: loss(config, model, *arguments),
     train_data=[_batch(case)],  # type: ignore
     evals={},
     data="",

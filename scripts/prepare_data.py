@@ -19,6 +19,10 @@ import pathlib
 import sys
 
 from absl import app, flags
+
+# What is beside this file, wherever it is imported from.
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parent))
+
 import prepare_text
 
 from lnrnn.data import fetch

@@ -306,7 +306,7 @@ def put_row(
       kept.append(line)
   own = {k: math.nan if v is None else v for k, v in own.items()}
   with _writing(path), files.atomic(path, sync=True) as new:
-    new.write_bytes(b"".join([*kept, _row(step, own | scalars).encode()]))
+    new.write_bytes(b"".join([*kept, _row(step, {**own, **scalars}).encode()]))
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
