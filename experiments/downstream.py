@@ -22,7 +22,8 @@ makes) or anew (`split`), or by 10-fold cross-validation (`nested`, the
 authors'). Nothing is chosen on what is tested.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+import contextlib
 import json
 import math
 import os
@@ -172,6 +173,17 @@ def _one(
   return found
 
 
+@contextlib.contextmanager
+def _writing(where: pathlib.Path) -> Generator[None]:
+  """Turns what a disk refuses into one line."""
+  try:
+    yield
+  except OSError as error:
+    raise WorkdirError(
+      f"{where} cannot be written: {one_line(error)}"
+    ) from error
+
+
 def _seconds(workdir: pathlib.Path, step: int) -> dict[str, float]:
   """Training seconds at a step, or before it, for figures over them."""
   found = 0.0
@@ -208,7 +220,10 @@ def _run(workdir: pathlib.Path) -> None:
       model = model.expanded(larger)
     began = time.monotonic()
     # By one process at a time: what is kept is read and written.
-    with filelock.FileLock(workdir / f"{FOLDER}.lock"):
+    with (
+      _writing(workdir),
+      filelock.FileLock(workdir / f"{FOLDER}.lock"),
+    ):
       found = _one(tasks, Encoder.of(model), workdir, step, extra | how)
       # Curves are drawn of one way to evaluate, at the steps of all.
       split, named = "downstream", found
@@ -365,7 +380,9 @@ def main() -> None:
     if _EXPAND.value:
       model = model.expanded(word_vectors.load(_EXPAND.value))
     encoder = Encoder.of(model)
-  found = _one(tasks, encoder, pathlib.Path(_OUT.value), 0, how)
+  out = pathlib.Path(_OUT.value)
+  with _writing(out):
+    found = _one(tasks, encoder, out, 0, how)
   signals.say(json.dumps(found, indent=1))
 
 

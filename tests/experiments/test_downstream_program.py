@@ -663,3 +663,19 @@ def test_a_sentence_without_a_word_is_refused(trained, program, text):
   result = program("evaluate", f"--workdir={trained[0]}", f"--sentence={text}")
   assert result.code == 2
   assert result.lines == [f"--sentence={text!r}: has no word"]
+
+
+def test_a_disk_that_refuses_is_told_in_one_line(
+  vectors, data_there, tmp_path, program, monkeypatch
+):
+  def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(np, "savez", full)
+  out = tmp_path / "bag"
+  call = ("downstream", f"--vectors={vectors}", f"--out={out}", "--tasks=mr")
+  result = program(*call)
+  assert result.code == 2
+  assert result.lines == [
+    f"{out} cannot be written: [Errno 28] No space left on device"
+  ]
