@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import checks
 from lnrnn import losses, plotting, recurrent_bn
-from lnrnn.data import cloze, cloze_batches, reading, vocabulary
+from lnrnn.data import batches, cloze, cloze_batches, reading, vocabulary
 from lnrnn.data.cloze import Dataset, Examples
 from lnrnn.data.cloze_batches import ClozeBatches
 from lnrnn.errors import ConfigError
@@ -287,14 +287,12 @@ class Reader:
     """
     n = len(examples.answers)
     # As many as batch norm sees in training.
-    size = min(self._config.batch_size // self._config.accumulate, n)
+    size = self._config.batch_size // self._config.accumulate
     lengths = examples.passages.lengths
     order = np.argsort(lengths, kind="stable")
     found: dict[str, np.ndarray] = {}
-    for first in range(0, n, size):
-      # The last block overlaps the one before, so that all are of one size.
-      start = min(first, n - size)
-      rows = order[start : start + size]
+    for block, _ in batches.blocks(n, size):
+      rows = order[block]
       batch = self.batch(examples, rows)
       for name, values in self._answers[which](variables, batch).items():
         values = np.asarray(values)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from experiments import checks
-from lnrnn import losses, ranking
-from lnrnn.data import captions, image_captions, vocabulary
+from lnrnn import arrays, losses, ranking
+from lnrnn.data import batches, captions, vocabulary
 from lnrnn.data.image_captions import CAPTIONS, CaptionBatches, Dataset
 from lnrnn.data.vocabulary import Sentences
 from lnrnn.errors import ConfigError, choices, one_line
@@ -232,17 +232,13 @@ class Retrieval:
   def images(self, variables: Any, split: str, n: int) -> np.ndarray:
     """Places the first n images of a split, [n, h]."""
     features = self._data.splits[split].features
-    size = min(self._config.eval_batch_size, n)
-    placed = []
-    for first in range(0, n, size):
-      # The last block overlaps the one before, so that one shape is compiled.
-      start = min(first, n - size)
-      part = features[start : start + size]
+    placed = np.empty((n, self._config.model.features), np.float32)
+    for rows, _ in batches.blocks(n, self._config.eval_batch_size):
+      part = features[rows]
       if self._config.data.normalize:
-        part = image_captions.unit(part)
-      found = np.asarray(self._images(variables, part.astype(np.float32)))
-      placed.append(found[first - start :])
-    return np.concatenate(placed)
+        part = arrays.unit(part)
+      placed[rows] = self._images(variables, part.astype(np.float32))
+    return placed
 
   def sentences(
     self, variables: Any, sentences: Sentences, rows: np.ndarray
@@ -250,11 +246,9 @@ class Retrieval:
     """Places some sentences, [n, h]; those of like length together."""
     lengths = sentences.lengths[rows]
     order = np.argsort(lengths, kind="stable")
-    size = min(self._config.eval_batch_size, len(rows))
     placed = np.empty((len(rows), self._config.model.features), np.float32)
-    for first in range(0, len(rows), size):
-      start = min(first, len(rows) - size)
-      own = order[start : start + size]
+    for block, _ in batches.blocks(len(rows), self._config.eval_batch_size):
+      own = order[block]
       steps = vocabulary.rounded(lengths[own].max(), self._config.data.multiple)
       words = sentences.padded(rows[own], steps)
       placed[own] = self._sentences(variables, words, lengths[own])

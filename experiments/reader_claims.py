@@ -44,10 +44,7 @@ def is_papers(curves: runs_lib.Curves) -> bool:
   return curves.record["config"]["data"]["source"] == "cnn"
 
 
-def level(curves: runs_lib.Curves, metric: str) -> float:
-  """How good a trial is, the less the better: its best value."""
-  best = metrics.running_best(curves.get(metric)[1], mode="min")
-  return float(best[-1]) if len(best) else np.inf
+level = claims.best_value  # By which trials are compared.
 
 
 class _Sides(NamedTuple):
@@ -160,29 +157,14 @@ def _both(name, pairs, metric, own, told) -> list[Row]:
       claims.row(f"reader.{kind}{name}", None, None, "positive", told)
       for kind in ("faster", "lower")
     ]
-  base = [claims.curve(a, metric) for a, _ in pairs]
-  layer = [claims.curve(b, own) for _, b in pairs]
-  effects = metrics.paired_log_speed_ups(base, layer, mode="min")
-  number = metrics.speed_up(base, layer, mode="min")
-  ratio = "not reached" if number.ratio is None else f"{number.ratio:.2f}"
-  cost = np.mean(
-    [
-      claims.seconds_per_update(b) / claims.seconds_per_update(a)
-      for a, b in pairs
-    ]
-  )
-  beside = [
-    f"speed-up {ratio}, paired {np.exp(np.mean(effects)):.2f},"
-    f" in seconds {np.exp(np.mean(effects)) / cost:.2f}",
-    told,
-  ]
+  effects, speed = claims.faster(pairs, metric, own)
   return [
     claims.row(
       f"reader.faster{name}",
       effects,
       None,
       "positive",
-      "; ".join(filter(None, beside)),
+      "; ".join(filter(None, [speed, told])),
     ),
     _lower(f"reader.lower{name}", pairs, metric, own, told),
   ]

@@ -41,10 +41,7 @@ def is_papers(curves: runs_lib.Curves) -> bool:
   return False
 
 
-def level(curves: runs_lib.Curves, metric: str) -> float:
-  """How good a trial is, the less the better: its best value."""
-  best = metrics.running_best(curves.get(metric)[1], mode="min")
-  return float(best[-1]) if len(best) else np.inf
+level = claims.best_value  # By which trials are compared.
 
 
 def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
@@ -122,24 +119,9 @@ def _nll(pairs: Pairs, told: str) -> Row:
   name = "skip.nll"
   if not pairs:
     return claims.row(name, None, None, "positive", told)
-  none, layer = (
-    [claims.curve(pair[i], CHOSEN_BY) for pair in pairs] for i in (0, 1)
-  )
-  effects = metrics.paired_log_speed_ups(none, layer, mode="min")
-  number = metrics.speed_up(none, layer, mode="min")
-  ratio = "not reached" if number.ratio is None else f"{number.ratio:.2f}"
+  effects, speed = claims.faster(pairs, CHOSEN_BY, CHOSEN_BY)
   ends = [np.mean([level(p[i], CHOSEN_BY) for p in pairs]) for i in (0, 1)]
-  cost = np.mean(
-    [
-      claims.seconds_per_update(b) / claims.seconds_per_update(a)
-      for a, b in pairs
-    ]
-  )
-  beside = (
-    f"speed-up {ratio}, paired {np.exp(np.mean(effects)):.2f}, in seconds"
-    f" {np.exp(np.mean(effects)) / cost:.2f}; best {ends[1]:.3f} against"
-    f" {ends[0]:.3f} nats per word"
-  )
+  beside = f"{speed}; best {ends[1]:.3f} against {ends[0]:.3f} nats per word"
   return claims.row(name, effects, None, "positive", beside)
 
 
@@ -164,12 +146,10 @@ def timed(found: dict[str, Any]) -> list[Row]:
     if rates.get("lnrnn") and rates.get("lnrnn_none"):
       effects = np.log(rates["lnrnn_none"]) - np.log(rates["lnrnn"])
       v = metrics.equality(effects, low=np.log(0.9), high=np.log(1.1))
-      verdict = v.verdict if len(effects) >= MIN_ROUNDS else "undecided"
-      effect = "" if v.mean is None else f"{v.mean:+.3g}"
-      if v.low is not None:
-        effect += f" [{v.low:+.3g}, {v.high:+.3g}]"
+      if len(effects) < MIN_ROUNDS:
+        v = v._replace(verdict="undecided")
       beside = f"{size}: {np.exp(np.mean(effects)):.3f} of the time"
-      rows.append(Row("skip.equal-time", verdict, effect, None, beside))
+      rows.append(claims.told("skip.equal-time", v, None, beside))
   if not rows:
     raise UserError("--timings: has no rounds of lnrnn and lnrnn_none")
   return rows

@@ -10,14 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import checks, suite
-from lnrnn import losses
-from lnrnn.data import (
-  batches,
-  books,
-  corpus,
-  vocabulary,
-)
-from lnrnn.data.corpus import Corpus, Triples
+from lnrnn import arrays, losses
+from lnrnn.data import batches, books, corpus, vocabulary
+from lnrnn.data.corpus import Corpus
 from lnrnn.data.triple_batches import TripleBatches
 from lnrnn.errors import ConfigError, choices
 from lnrnn.models import skip_thoughts
@@ -195,17 +190,29 @@ def loss(
   params, nats, words = variables["params"], 0.0, 0
   for i, (side, h) in enumerate(zip(SIDES, cast(Any, found), strict=True)):
     live = _live(batch, side)
-    of = (h, params["kernel"], params["bias"], batch[side], live)
     if config.loss.softmax == "full":
-      nats += losses.softmax_nats(
-        *of, chunk=config.loss.chunk, groups=distributed.mesh().size
-      )
+      groups = distributed.mesh().size
+      nats += _nats(config, params, h, batch[side], live, groups)
     else:
+      of = (h, params["kernel"], params["bias"], batch[side], live)
       own = jax.random.fold_in(key, i)
       nats += losses.sampled_softmax_nats(*of, own, samples=config.loss.samples)
     words += live.sum()
   # The mean over microbatches shall be the sum over the batch.
   return config.accumulate * nats, (changed, {"nll": nats / words})
+
+
+def _nats(config, params, h, words, live, groups=1):
+  """Of the words of one side, under the whole softmax."""
+  return losses.softmax_nats(
+    h,
+    params["kernel"],
+    params["bias"],
+    words,
+    live,
+    chunk=config.loss.chunk,
+    groups=groups,
+  )
 
 
 def _live(batch, side):
@@ -231,14 +238,7 @@ class Likelihood:
       params, found = variables["params"], []
       for side, h in zip(SIDES, cast(Any, states), strict=True):
         live = _live(batch, side) & fresh[:, None]
-        total = losses.softmax_nats(
-          h,
-          params["kernel"],
-          params["bias"],
-          batch[side],
-          live,
-          chunk=config.loss.chunk,
-        )
+        total = _nats(config, params, h, batch[side], live)
         found.append(jnp.stack([total, live.sum()]))
       return jnp.stack(found)
 
@@ -258,8 +258,9 @@ class Likelihood:
     for rows, fresh in batches.blocks(
       len(positions), self._config.eval_batch_size
     ):
+      own = positions[rows]
       batch = triples.batch(
-        positions[rows], self._steps(triples, positions[rows])
+        own, triples.steps(triples.longest(own), self._config.data.multiple)
       )
       for side in SIDES:
         live = _live(batch, side) & fresh[:, None]
@@ -274,24 +275,6 @@ class Likelihood:
       f"nll_{side}": float(n)
       for side, n in zip(SIDES, nats / words, strict=True)
     }
-
-  def _steps(self, triples: Triples, positions: np.ndarray) -> int:
-    """Steps for triples; positions are by the longest sentence."""
-    longest = int(np.searchsorted(triples.ends, positions.max(), side="right"))
-    steps = vocabulary.rounded(longest + 1, self._config.data.multiple)
-    return min(steps, self._config.data.max_words + 1)
-
-  def sentences(self, split: str, most: int) -> list[str]:
-    """Sentences of a split as their tokens, spread over all, in one order."""
-    triples = self._data.splits[split]
-    words = [*vocabulary.SPECIAL, *self._data.vocabulary.words]
-    steps, positions = self._config.data.max_words + 1, triples.spread(most)
-    found = dict[str, None]()  # Short ones recur.
-    for rows, fresh in batches.blocks(len(positions), 1000):
-      batch = triples.batch(positions[rows[fresh]], steps)
-      for row, n in zip(batch["current"], batch["current_length"], strict=True):
-        found[" ".join(words[w] for w in row[: n - 1])] = None
-    return list(found)
 
 
 def answer(
@@ -326,9 +309,9 @@ def answer(
   for text, row in zip(texts, encoder.numbers(map(tokens, texts)), strict=True):
     if len(row) < 2:
       raise ConfigError(f"--sentence={text!r}: has no word")
-  told = Likelihood(config, model, data).sentences(split, NEIGHBOURS)
-  near = encoder.encode(texts) @ encoder.encode(told).T
+  told = data.sentences(split, NEIGHBOURS)
   thoughts = encoder.encode(texts, normalized=False)
+  near = arrays.unit(thoughts) @ encoder.encode(told).T
   words = [*vocabulary.SPECIAL, *data.vocabulary.words]
   lines = []
   steps = config.data.max_words + 1

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from lnrnn import downstream
+from lnrnn.arrays import unit
 from lnrnn.data import mnist, sentence_tasks, word_vectors
-from lnrnn.sentence_encoder import SkipThoughtEncoder, tokens, unit
+from lnrnn.sentence_encoder import SkipThoughtEncoder, tokens
 
 TASKS = ("sick", *sentence_tasks.CLASSIFICATION)
 CHOICES = ("kept", "split", "nested")

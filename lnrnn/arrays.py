@@ -261,3 +261,11 @@ def _header(file: IO[bytes]) -> _Header:
     "F" if order[1] == "True" else "C",
     8 + _LENGTH[version] + length,
   )
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+  """Rows [n, f] scaled to length 1, as float32; zero stays zero."""
+  wide = rows.astype(np.float32)
+  # The square of a float32 may be beyond it.
+  length = np.linalg.norm(wide.astype(np.float64), axis=1, keepdims=True)
+  return (wide / np.where(length > 0, length, 1)).astype(np.float32)

@@ -317,8 +317,49 @@ def row(
   """
   if found is None:
     return Row(name, "not reached", "", None, beside)
-  v = metrics.verdict(found, claimed=claimed)
+  return told(name, metrics.verdict(found, claimed=claimed), epoch, beside)
+
+
+def told(
+  name: str, v: metrics.Verdict, epoch: int | None, beside: str = ""
+) -> Row:
+  """The row of a verdict; as of `row`."""
   effect = "" if v.mean is None else f"{v.mean:+.3g}"
   if v.low is not None:
     effect += f" [{v.low:+.3g}, {v.high:+.3g}]"
   return Row(name, v.verdict, effect, epoch, beside)
+
+
+def best_value(curves: runs_lib.Curves, metric: str) -> float:
+  """How good a trial is, the less the better: its best value."""
+  best = metrics.running_best(curves.get(metric)[1], mode="min")
+  return float(best[-1]) if len(best) else math.inf
+
+
+def faster(
+  pairs: Sequence[tuple[runs_lib.Curves, runs_lib.Curves]],
+  metric: str,
+  own: str,
+) -> tuple[np.ndarray, str]:
+  """How much faster the second of each pair is, where less is better.
+
+  Args:
+    pairs: (the other, the variant), seed by seed; one at least.
+    metric: of the other.
+    own: of the variant.
+
+  Returns:
+    [seeds] effects, and what is told beside: the speed-up, the mean effect as
+    a ratio, and that in seconds.
+  """
+  base = [curve(a, metric) for a, _ in pairs]
+  variant = [curve(b, own) for _, b in pairs]
+  effects = metrics.paired_log_speed_ups(base, variant, mode="min")
+  number = metrics.speed_up(base, variant, mode="min")
+  ratio = "not reached" if number.ratio is None else f"{number.ratio:.2f}"
+  costs = [seconds_per_update(b) / seconds_per_update(a) for a, b in pairs]
+  paired = np.exp(np.mean(effects))
+  return effects, (
+    f"speed-up {ratio}, paired {paired:.2f}, in seconds"
+    f" {paired / np.mean(costs):.2f}"
+  )

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lnrnn import downstream, plotting
 from lnrnn import metrics as metrics_lib
-from lnrnn import plotting
 from lnrnn.training import runs as runs_lib
 from lnrnn.training.runs import Curves, Run
 
 Varied = tuple[str, Sequence[str]]
-FOLDS = 10  # Of `lnrnn.downstream`.
 
 
 class Metric(NamedTuple):
@@ -200,7 +199,7 @@ def _error(
   """
   there = comparison.values(variant, metric._replace(name=f"{metric.name}_sd"))
   found = [a for a in (np.asarray(v) for _, v in there) if len(a) == n]
-  return np.mean(found, axis=0) / np.sqrt(FOLDS) if found else None
+  return np.mean(found, axis=0) / np.sqrt(downstream.FOLDS) if found else None
 
 
 def _swept(

@@ -204,7 +204,7 @@ class SkipThoughtEncoder(NamedTuple):
         padded[: lengths[row], i] = numbers[row]
       x = self.vectors[padded]  # [t, b, d]: the table may not fit a device.
       out[own] = _encode(self.model, self.variables, x, lengths[own])
-    return unit(out[:n]) if normalized else out[:n]
+    return arrays.unit(out[:n]) if normalized else out[:n]
 
   def numbers(self, of: Any, *, end: bool = True) -> list[list[int]]:
     """The numbers of the words of sentences in tokens."""
@@ -262,12 +262,6 @@ def vocabulary_of(assets: Mapping[str, Any], where: object) -> list[str]:
       " it is of another model"
     )
   return words
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-  """Vectors [n, h] of length 1; zero stays zero."""
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return vectors / np.where(norms > 0, norms, 1)
 
 
 def tokens(sentence: str) -> list[str]:

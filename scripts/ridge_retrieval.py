@@ -21,8 +21,8 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import normalize
 
-from lnrnn import ranking
-from lnrnn.data import captions, image_captions, vocabulary
+from lnrnn import arrays, ranking
+from lnrnn.data import captions, vocabulary
 from lnrnn.data.image_captions import CAPTIONS, Dataset
 from lnrnn.errors import UserError
 
@@ -64,8 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     s: tfidf.transform(bags(data, s)) for s in data.splits
   }
   x = {
-    s: image_captions.unit(np.asarray(held.features))
-    for s, held in data.splits.items()
+    s: arrays.unit(np.asarray(held.features)) for s, held in data.splits.items()
   }
   # An image's words are those of its five captions together.
   n = len(x["train"])

@@ -5,15 +5,16 @@ one, and a sentence that is left out ends one.
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import gzip
 import importlib.resources
+import itertools
 import pathlib
 import re
 from typing import NamedTuple
 import zlib
 
-from lnrnn.data import cached, mnist, novels, prose, tei
+from lnrnn.data import mnist, novels, prose, tei
 from lnrnn.errors import ConfigError, DataError, one_line
 
 SOURCES = ("embedded", "novels", "text", "lines")
@@ -110,12 +111,7 @@ def stream(
   Raises:
     DataError: a file cannot be read, or two novels have one name.
   """
-  number = 0
-  for path in found:
-    for book in _BOOKS[source](path):
-      number += 1
-      if number > first:
-        yield book
+  yield from itertools.islice(_BOOKS[source](found), first, None)
 
 
 def runs(
@@ -142,13 +138,8 @@ def runs(
     yield None
 
 
-def _novels(path: pathlib.Path) -> Iterator[Book]:
-  files = cached.contents(path, ".xml", max_bytes=_MAX_BYTES)
-  seen = set()
-  for where, name, content in sorted(files, key=lambda file: file[1]):
-    if name in seen:
-      raise DataError(f"{where}: there are two files of that name")
-    seen.add(name)
+def _novels(found: list[pathlib.Path]) -> Iterator[Book]:
+  for where, _, content in novels.contents(found):
     yield Book(where, content, "novels")
 
 
@@ -196,11 +187,15 @@ def _blocks(path: pathlib.Path) -> Iterator[Book]:
     yield Book(f"{path}, line {number}", lines, "lines")
 
 
-_BOOKS = {
+def _of_each(read: Callable[[pathlib.Path], Iterator[Book]]):
+  return lambda found: itertools.chain.from_iterable(map(read, found))
+
+
+_BOOKS: dict[str, Callable[[list[pathlib.Path]], Iterator[Book]]] = {
   "novels": _novels,
-  "text": _texts,
-  "embedded": _embedded,
-  "lines": _blocks,
+  "text": _of_each(_texts),
+  "embedded": _of_each(_embedded),
+  "lines": _of_each(_blocks),
 }
 
 

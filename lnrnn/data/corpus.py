@@ -32,7 +32,13 @@ import numpy as np
 
 from lnrnn import arrays, files
 from lnrnn.data import batches, books, cached
-from lnrnn.data.vocabulary import END, SPECIAL, UNKNOWN, Vocabulary
+from lnrnn.data.vocabulary import (
+  END,
+  SPECIAL,
+  UNKNOWN,
+  Vocabulary,
+  rounded,
+)
 from lnrnn.errors import DataError, one_line
 
 SPLITS = ("train", "validation", "test")
@@ -169,6 +175,19 @@ class Corpus:
     counts = np.array(self.record["counts"], np.float64) + 1
     return np.log(counts.sum()) - np.log(counts)
 
+  def sentences(self, split: str, most: int) -> list[str]:
+    """Sentences of a split as their tokens, spread over all, each once."""
+    triples = self.splits[split]
+    words = [*SPECIAL, *self.vocabulary.words]
+    positions = triples.spread(most)
+    found = dict[str, None]()  # Short ones recur.
+    for rows, fresh in batches.blocks(len(positions), 1000):
+      own = positions[rows[fresh]]
+      batch = triples.batch(own, triples.longest(own) + 1)
+      for row, n in zip(batch["current"], batch["current_length"], strict=True):
+        found[" ".join(words[w] for w in row[: n - 1])] = None
+    return list(found)
+
   @property
   def description(self) -> str:
     """One line for the log."""
@@ -272,6 +291,14 @@ class Triples:
       found[name], found[f"{name}_length"] = words, lengths
     return found
 
+  def longest(self, positions: np.ndarray) -> int:
+    """Words of the longest sentence of some triples."""
+    return int(np.searchsorted(self.ends, positions.max(), side="right"))
+
+  def steps(self, words: int, multiple: int) -> int:
+    """Steps that sentences of so many words are filled up to, END counted."""
+    return filled_steps(words, multiple, len(self.ends))
+
   def spread(self, most: int) -> np.ndarray:
     """Positions [n] of all triples, or of `most` of them, of every length."""
     n = len(self)
@@ -288,6 +315,11 @@ class Triples:
       own = self._tokens[s][first:last]
       words, unknown = words + len(own), unknown + int((own == UNKNOWN).sum())
     return unknown / max(1, words)
+
+
+def filled_steps(words: int, multiple: int, most: int) -> int:
+  """A sentence and its END, filled up to a multiple, or to `most` steps."""
+  return min(rounded(words + 1, multiple), most)
 
 
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lnrnn.arrays import unit
 from lnrnn.data import batches, vocabulary
 from lnrnn.data.vocabulary import Sentences, Vocabulary
 from lnrnn.errors import ConfigError, DataError
@@ -182,17 +183,6 @@ def _words(origin: str, name: str, split: Split) -> list[list[str]]:
         f" {split.names[at]!r} has no word: {split.captions[i][:60]!r}"
       )
   return found
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-  """Features [n, f] scaled to length 1, as float32; zero stays zero.
-
-  Source: Vendrov et al.'s code, whose README says so.
-  """
-  wide = features.astype(np.float32)
-  # The square of a float32 may be beyond it.
-  length = np.linalg.norm(wide.astype(np.float64), axis=1, keepdims=True)
-  return (wide / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 class CaptionBatches:

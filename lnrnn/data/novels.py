@@ -115,6 +115,30 @@ def sources(folder: pathlib.Path) -> list[pathlib.Path]:
   return found
 
 
+def contents(
+  paths: Sequence[pathlib.Path],
+) -> Iterator[tuple[str, str, bytes]]:
+  """The files of novels in archives and folders, in the order of their names.
+
+  Args:
+    paths: of `sources`.
+
+  Yields:
+    As `cached.contents`.
+
+  Raises:
+    DataError: one cannot be read, or two have one name.
+  """
+  seen = set()
+  for path in paths:
+    files = cached.contents(path, ".xml", max_bytes=_MAX_BYTES)
+    for where, name, content in sorted(files, key=lambda file: file[1]):
+      if name in seen:
+        raise DataError(f"{where}: there are two files of that name")
+      seen.add(name)
+      yield where, name, content
+
+
 def read(paths: Sequence[pathlib.Path]) -> Iterator[Book]:
   """The novels of archives and folders, in the order of their names.
 
@@ -127,24 +151,18 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Book]:
   Raises:
     DataError: one is damaged, or two have one name.
   """
-  seen = set()
-  for path in paths:
-    files = cached.contents(path, ".xml", max_bytes=_MAX_BYTES)
-    for where, name, content in sorted(files, key=lambda file: file[1]):
-      if name in seen:
-        raise DataError(f"{where}: there are two files of that name")
-      seen.add(name)
-      book = tei.read(where, content)
-      chapters = [
-        [
-          _split_possessives(found)
-          for paragraph in chapter
-          for sentence in prose.sentences(paragraph)
-          if (found := prose.tokens(sentence))
-        ]
-        for chapter in book.chapters
+  for where, name, content in contents(paths):
+    book = tei.read(where, content)
+    chapters = [
+      [
+        _split_possessives(found)
+        for paragraph in chapter
+        for sentence in prose.sentences(paragraph)
+        if (found := prose.tokens(sentence))
       ]
-      yield Book(name.removesuffix(".xml"), chapters)
+      for chapter in book.chapters
+    ]
+    yield Book(name.removesuffix(".xml"), chapters)
 
 
 def _split_possessives(tokens: list[str]) -> list[str]:

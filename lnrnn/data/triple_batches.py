@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lnrnn.data.corpus import Triples
-from lnrnn.data.vocabulary import rounded
+from lnrnn.data.corpus import Triples, filled_steps
 from lnrnn.errors import ConfigError, DataError
 
 _SEEDS = 1 << 20
@@ -142,17 +141,18 @@ def _buckets(
   """
   found: list[tuple[int, int, int]] = []
   first = 0
-  steps = [rounded(words + 1, multiple) for words in range(len(ends))]
+  most = len(ends)
+  steps = [filled_steps(words, multiple, most) for words in range(most)]
   for words, end in enumerate(ends.tolist()):
-    last = words + 1 == len(ends)
+    last = words + 1 == most
     if not last and steps[words + 1] == steps[words]:
       continue
     if end - first >= least:
-      found.append((first, end, min(steps[words], len(ends))))
+      found.append((first, end, steps[words]))
       first = end
     elif last and end > first:  # Too few, and none longer: to those before.
       before = found.pop()[0] if found else 0
-      found.append((before, end, min(steps[words], len(ends))))
+      found.append((before, end, steps[words]))
   return found
 
 

@@ -13,14 +13,14 @@ CONDITIONS = ("initial", "each_step")
 SIDES = ("previous", "next")
 
 
-class SentenceEncoder(nn.Module):
-  """A GRU over the words of a sentence; its last state is the sentence.
+class _Sized(nn.Module):
+  """What an encoder and the decoders on it have in common.
 
   Attributes:
     vocabulary: v, numbers of words.
-    features: h, width of the GRU.
+    features: h, width of the GRUs.
     word_features: d, width of the word embeddings.
-    norm: one of `norms.NAMES`, in the GRU.
+    norm: one of `norms.NAMES`, in the GRUs.
     form: where it stands, one of `cells.FORMS`.
     eps: of the norm, in squared units of what it normalises.
     gain_init: of the norm's gains; None is 1, and 0.1 for batch norm.
@@ -29,8 +29,6 @@ class SentenceEncoder(nn.Module):
     bn_momentum: weight of the past in batch norm's averages.
     backward, remat_steps: of `engine.scan`.
     param_dtype: of the parameters and the states.
-
-  Source: Kiros et al. 2015, section 2.1; Ba et al. 2016, section 6.3.
   """
 
   vocabulary: int
@@ -47,6 +45,36 @@ class SentenceEncoder(nn.Module):
   remat_steps: int = 0
   param_dtype: Any = jnp.float32
 
+  @nn.nowrap
+  def recurrent(self, **options: Any) -> RNN:
+    """A GRU over time, with these fields."""
+    gain = self.gain_init
+    return RNN(
+      GRUCell(
+        self.features,
+        norm=self.norm,
+        form=self.form,
+        eps=self.eps,
+        gain_init=None if gain is None else nn.initializers.constant(gain),
+        param_dtype=self.param_dtype,
+      ),
+      time_major=True,
+      t_max=self.t_max,
+      bn_momentum=self.bn_momentum,
+      backward=self.backward,
+      remat_steps=self.remat_steps,
+      **options,
+    )
+
+
+class SentenceEncoder(_Sized):
+  """A GRU over the words of a sentence; its last state is the sentence.
+
+  Attributes: as of `_Sized`.
+
+  Source: Kiros et al. 2015, section 2.1; Ba et al. 2016, section 6.3.
+  """
+
   def setup(self):
     """Declares the parts."""
     self.embeddings = self.param(
@@ -55,7 +83,7 @@ class SentenceEncoder(nn.Module):
       (self.vocabulary, self.word_features),
       self.param_dtype,
     )
-    self.gru = recurrent(self, return_carry=True)
+    self.gru = self.recurrent(return_carry=True)
 
   def __call__(
     self, words: jax.Array, lengths: jax.Array, *, train: bool = False
@@ -94,12 +122,10 @@ class SentenceEncoder(nn.Module):
     return last
 
 
-class SkipThoughts(nn.Module):
+class SkipThoughts(_Sized):
   """An encoder and, for each neighbour, a decoder; one softmax for both.
 
-  Attributes:
-    vocabulary to param_dtype: as of `SentenceEncoder`; the norm is in the
-      decoders too.
+  Attributes: as of `_Sized`, and
     condition: how a decoder knows the sentence: "initial", its first state is
       the encoder's last, or "each_step", it is an input beside each word, and
       the first state is zero.
@@ -108,19 +134,6 @@ class SkipThoughts(nn.Module):
   (5)-(8) ("each_step").
   """
 
-  vocabulary: int
-  features: int = 2400
-  word_features: int = 620
-  norm: str = "layer"
-  form: str = "separate"
-  eps: float = 1e-5
-  gain_init: float | None = None
-  embedding_scale: float = 0.1
-  t_max: int | None = None
-  bn_momentum: float = 0.99
-  backward: str = "fast"
-  remat_steps: int = 0
-  param_dtype: Any = jnp.float32
   condition: str = "initial"
 
   def setup(self):
@@ -130,8 +143,8 @@ class SkipThoughts(nn.Module):
         f"condition={self.condition!r}: one of {', '.join(CONDITIONS)}"
       )
     self.encoder = self.sentence_encoder()
-    self.previous = recurrent(self)
-    self.next = recurrent(self)
+    self.previous = self.recurrent()
+    self.next = self.recurrent()
     # Authors' code: all that is no square matrix is uniform in +-0.1.
     self.kernel = self.param(
       "kernel",
@@ -146,7 +159,7 @@ class SkipThoughts(nn.Module):
   @nn.nowrap
   def sentence_encoder(self) -> SentenceEncoder:
     """The encoder, whose variables are those under "encoder" of these."""
-    names = SentenceEncoder.__dataclass_fields__.keys() - {"parent", "name"}
+    names = _Sized.__dataclass_fields__.keys() - {"parent", "name"}
     return SentenceEncoder(**{name: getattr(self, name) for name in names})
 
   def __call__(
@@ -223,27 +236,6 @@ class SkipThoughts(nn.Module):
   def logits(self, h: jax.Array) -> jax.Array:
     """Scores [..., v] of words after states [..., h]."""
     return h @ self.kernel + self.bias
-
-
-def recurrent(of: SentenceEncoder | SkipThoughts, **options: Any) -> RNN:
-  """A GRU over time with the fields of a model."""
-  gain = of.gain_init
-  return RNN(
-    GRUCell(
-      of.features,
-      norm=of.norm,
-      form=of.form,
-      eps=of.eps,
-      gain_init=None if gain is None else nn.initializers.constant(gain),
-      param_dtype=of.param_dtype,
-    ),
-    time_major=True,
-    t_max=of.t_max,
-    bn_momentum=of.bn_momentum,
-    backward=of.backward,
-    remat_steps=of.remat_steps,
-    **options,
-  )
 
 
 def _uniform(scale):
