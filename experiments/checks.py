@@ -1,4 +1,4 @@
-"""What the recurrent tasks check of their configs alike."""
+"""What several tasks check of their configs alike."""
 
 from lnrnn import cells, norms
 from lnrnn.linen_cells import FORMS_OF
@@ -21,6 +21,34 @@ def recurrent(c: config_lib.Checker) -> None:
   c.within("model.eps", 0)
   if config.model.gain_init is not None:
     c.within("model.gain_init", 0, 100, open_low=True)
+
+
+def feed_forward(c: config_lib.Checker, names: tuple[str, ...]) -> None:
+  """Checks the norm of a feed-forward network, and what it may vary.
+
+  Args:
+    c: of a config with the fields that `labelled.norm_options` reads.
+    names: the norms there are.
+  """
+  config = c.config
+  if fault := norms.unknown_name(config.norm, names):
+    c.faults.append(fault)
+  cases = config.batch_size // max(1, config.accumulate)
+  if config.norm == "batch" and cases < 2:
+    c.add(
+      "batch_size",
+      "batch norm needs at least 2 cases in a minibatch: the variance over"
+      f" one is zero (accumulate={config.accumulate})",
+    )
+  if config.model.wn_data_dependent_init and config.batch_size == 1:
+    c.add(
+      "model.wn_data_dependent_init",
+      "needs at least 2 cases in the first batch (batch_size=1)",
+    )
+  c.within("eval_batch_size", 1)
+  c.within("model.eps", 0)
+  c.within("model.gain_init", 0, open_low=True)
+  c.within("model.bn_average_cases", 1)
 
 
 def train_cases(c: config_lib.Checker, size: int | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags
 
 from experiments import (
+  convnet_claims,
   draw_claims,
   handwriting_claims,
   launch,
@@ -45,6 +46,7 @@ TASKS: dict[str, Any] = {
   "order_embedding": order_claims,
   "attentive_reader": reader_claims,
   "skip_thoughts": skip_claims,
+  "convnet": convnet_claims,
 }
 
 

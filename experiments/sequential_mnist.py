@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checks, digits
+from experiments import checks, labelled
 from lnrnn import losses
 from lnrnn.data import batches, mnist
 from lnrnn.errors import ConfigError
@@ -65,7 +65,7 @@ def build(config: config_lib.Config) -> Experiment:
   if faults := check(config):
     raise ConfigError(*faults)
   model = make_model(config)
-  data = digits.load(config, SIDE, SIDE)
+  data = labelled.load(config, SIDE, SIDE)
 
   def init(key, batch):
     return model.init(key, sequences(config, batch["image"]))

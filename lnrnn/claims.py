@@ -330,6 +330,18 @@ def told(
   return Row(name, v.verdict, effect, epoch, beside)
 
 
+def exact(name: str, met: bool, effect: str, beside: str = "") -> Row:
+  """The row of a computation that meets its tolerance, or does not.
+
+  Args:
+    name: id of the claim.
+    met: whether it does, in every case tried.
+    effect: what came out, in words and numbers.
+    beside: what is told and decides nothing.
+  """
+  return Row(name, "holds" if met else "contradicted", effect, None, beside)
+
+
 def best_value(curves: runs_lib.Curves, metric: str) -> float:
   """How good a trial is, the less the better: its best value."""
   best = metrics.running_best(curves.get(metric)[1], mode="min")

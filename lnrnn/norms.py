@@ -8,7 +8,7 @@ code.
 import dataclasses
 import functools
 import math
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from flax import linen as nn
 import jax
@@ -39,41 +39,53 @@ def widened(a: jax.Array) -> jax.Array:
   return a.astype(jnp.promote_types(a.dtype, jnp.float32))
 
 
-def _row_mean(a: jax.Array) -> jax.Array:
-  return a.mean(axis=-1, keepdims=True)
-
-
-def _scaled(a: jax.Array, eps: float, centre: bool) -> tuple[jax.Array, ...]:
-  """`_standardised` and the factor 1 / sqrt(variance + eps) in it."""
+def _scaled(
+  a: jax.Array, axes: tuple[int, ...], eps: float, centre: bool
+) -> tuple[jax.Array, ...]:
+  """`standardised` and the factor 1 / sqrt(variance + eps) in it."""
+  mean = functools.partial(jnp.mean, axis=axes, keepdims=True)
   if not centre:
-    scale = jax.lax.rsqrt(_row_mean(jnp.square(a)) + eps)
+    scale = jax.lax.rsqrt(mean(jnp.square(a)) + eps)
     return a * scale, scale
-  centred = a - _row_mean(a)
+  centred = a - mean(a)
   # A mean of 1e4 is itself rounded, by up to 5e-4: what it left comes out
   # here. The variance is of `centred`: E[a^2] - E[a]^2 would cancel.
-  rest = _row_mean(centred)
-  var = _row_mean(jnp.square(centred)) - jnp.square(rest)
+  rest = mean(centred)
+  var = mean(jnp.square(centred)) - jnp.square(rest)
   scale = jax.lax.rsqrt(jnp.maximum(var, 0) + eps)
   return (centred - rest) * scale, scale
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _standardised(a: jax.Array, eps: float, centre: bool) -> jax.Array:
-  """`a` over the root of its mean square, after taking out its mean."""
-  return _scaled(a, eps, centre)[0]
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def standardised(
+  a: jax.Array, axes: tuple[int, ...], eps: float, centre: bool
+) -> jax.Array:
+  """Divides by the root of the mean square, after taking out the mean.
+
+  Args:
+    a: of any shape; float32 or wider.
+    axes: of `a` that the means are over.
+    eps: added to the mean square, in squared units of `a`.
+    centre: whether the mean is taken out first.
+
+  Returns:
+    The like of `a`.
+  """
+  return _scaled(a, axes, eps, centre)[0]
 
 
-@_standardised.defjvp
-def _standardised_jvp(eps, centre, primals, tangents):
+@standardised.defjvp
+def _standardised_jvp(axes, eps, centre, primals, tangents):
   # In this form the way back needs two sums over a row. JAX's own derivative
   # of the lines above needs more, and recurrent layers spend their time there.
   (a,), (d,) = primals, tangents
-  n, scale = _scaled(a, eps, centre)
-  d_centred = d - _row_mean(d) if centre else d
-  return n, scale * (d_centred - n * _row_mean(n * d))
+  n, scale = _scaled(a, axes, eps, centre)
+  mean = functools.partial(jnp.mean, axis=axes, keepdims=True)
+  d_centred = d - mean(d) if centre else d
+  return n, scale * (d_centred - n * mean(n * d))
 
 
-def _affine_of(n, gain, bias, dtype) -> jax.Array:
+def affine_of(n, gain, bias, dtype) -> jax.Array:
   """Applies gain and bias; in `dtype`, unless that has integers alone."""
   y = n * gain if bias is None else n * gain + bias
   return y.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else y
@@ -103,8 +115,8 @@ def layer_norm(
     raise ValueError(
       "layer norm over one unit is the constant `bias`; it needs at least 2"
     )
-  n = _standardised(widened(a), eps=eps, centre=True)
-  return _affine_of(n, gain, bias, a.dtype)
+  n = standardised(widened(a), (-1,), eps, True)
+  return affine_of(n, gain, bias, a.dtype)
 
 
 def rms_norm(
@@ -126,8 +138,8 @@ def rms_norm(
 
   Source: Zhang & Sennrich 2019, eq. (4).
   """
-  n = _standardised(widened(a), eps=eps, centre=False)
-  return _affine_of(n, gain, bias, a.dtype)
+  n = standardised(widened(a), (-1,), eps, False)
+  return affine_of(n, gain, bias, a.dtype)
 
 
 def batch_moments(
@@ -219,7 +231,7 @@ def batch_norm(
   Source: Ioffe & Szegedy 2015, algorithms 1 and 2; Ba et al. 2016, eq. (2).
   """
   y = (widened(a) - moments.mean) * jax.lax.rsqrt(moments.var + eps)
-  return _affine_of(y, gain, bias, a.dtype)
+  return affine_of(y, gain, bias, a.dtype)
 
 
 def direction_norm(v: jax.Array) -> jax.Array:
@@ -266,7 +278,7 @@ class LayerNorm(nn.Module):
   @nn.compact
   def __call__(self, a: jax.Array, *, train: bool = False) -> jax.Array:
     """Normalises [..., h]; `train` changes nothing (the paper's point)."""
-    return layer_norm(a, *_affine(self, a.shape[-1]), eps=self.eps)
+    return layer_norm(a, *affine(self, a.shape[-1]), eps=self.eps)
 
 
 class RMSNorm(nn.Module):
@@ -283,7 +295,7 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, a: jax.Array, *, train: bool = False) -> jax.Array:
     """Normalises [..., h]; `train` changes nothing."""
-    return rms_norm(a, *_affine(self, a.shape[-1]), eps=self.eps)
+    return rms_norm(a, *affine(self, a.shape[-1]), eps=self.eps)
 
 
 class BatchNorm(nn.Module):
@@ -332,7 +344,7 @@ class BatchNorm(nn.Module):
       raise ValueError(
         f"BatchNorm: test={self.test!r}: {choices(self.test, TEST)}"
       )
-    affine = _affine(self, a.shape[-1])
+    gain, bias = affine(self, a.shape[-1])
     wide = jnp.promote_types(a.dtype, jnp.float32)
     shape = (a.shape[-1],)
     mean = self.variable("batch_stats", "mean", jnp.zeros, shape, wide)
@@ -340,7 +352,7 @@ class BatchNorm(nn.Module):
     seen = self.variable("batch_stats", "seen", jnp.zeros, (), jnp.int32)
     if not train and self.test == "population":
       moments = Moments(mean.value, var.value)
-      return batch_norm(a, *affine, moments, eps=self.eps)
+      return batch_norm(a, gain, bias, moments, eps=self.eps)
     # Centred first: few cases with a large mean lose their variance to the
     # rounding of that mean. What remains of it is small, and known exactly.
     wide_a = widened(a)
@@ -359,15 +371,20 @@ class BatchNorm(nn.Module):
       batch_mean = shift + moments.mean
       mean.value = average(mean.value, batch_mean)
       var.value = average(var.value, moments.var)
-    y = batch_norm(centred, *affine, moments, eps=self.eps)
+    y = batch_norm(centred, gain, bias, moments, eps=self.eps)
     return y.astype(a.dtype)
 
 
-def _affine(module: nn.Module, features: int) -> Affine:
-  """Declares gain and bias of a normaliser in `module`."""
+def affine(module: Any, *shape: int) -> Affine:
+  """Declares gain and bias [*shape] of a normaliser in its linen module.
+
+  Args:
+    module: with the attributes `gain_init`, `bias_init` and `param_dtype`.
+    *shape: of both.
+  """
   return Affine(
     *(
-      module.param(name, init, (features,), module.param_dtype)
+      module.param(name, init, shape, module.param_dtype)
       for name, init in (("gain", module.gain_init), ("bias", module.bias_init))
     )
   )
@@ -476,11 +493,11 @@ class Normed(nn.Module):
     return self.norm(self.layer(x), train=train)
 
 
-def unknown_name(name: object) -> str | None:
+def unknown_name(name: object, allowed: tuple[str, ...] = NAMES) -> str | None:
   """One line on a wrong norm name, with the valid ones; None if it is valid."""
-  if name in NAMES:
+  if name in allowed:
     return None
-  return f"norm={name!r}: {choices(name, NAMES)}"
+  return f"norm={name!r}: {choices(name, allowed)}"
 
 
 def normed(

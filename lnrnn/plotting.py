@@ -184,6 +184,48 @@ def attention(
   return path
 
 
+def maps(
+  rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]],
+  path: str | os.PathLike[str],
+  *,
+  title: str,
+) -> pathlib.Path:
+  """Draws rows of maps, all on one scale of colours.
+
+  Args:
+    rows: (label, maps of the row); each map has a title and is [h, w].
+    path: of the picture; its ending decides the format.
+    title: of the scale, with unit.
+
+  Returns:
+    The path.
+  """
+  from matplotlib.figure import Figure
+
+  columns = max(len(found) for _, found in rows)
+  size = (1.3 * columns + 2.2, 1.45 * len(rows) + 0.3)
+  figure = Figure(figsize=size, layout="constrained")
+  axes = figure.subplots(len(rows), columns, squeeze=False)
+  values = [values for _, found in rows for _, values in found]
+  low, high = min(map(np.min, values)), max(map(np.max, values))
+  for (label, found), axes_row in zip(rows, axes, strict=True):
+    for ax in axes_row[len(found) :]:
+      ax.set_axis_off()
+    for (name, values), ax in zip(found, axes_row, strict=False):
+      drawn = ax.imshow(values, vmin=low, vmax=high, cmap="viridis")
+      ax.set_title(name, fontsize=8)
+      ax.set(xticks=(), yticks=())
+    axes_row[0].set_ylabel(
+      textwrap.fill(label, 16), rotation=0, ha="right", va="center", fontsize=9
+    )
+  figure.colorbar(drawn, ax=axes, label=title, shrink=0.8)
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.atomic(path) as part:
+    figure.savefig(part, dpi=150)
+  return path
+
+
 def _draw(panel: Panel, ax) -> None:
   """One panel on its axes; one without lines is left empty."""
   if not panel.lines and not panel.ylabel:

@@ -14,9 +14,10 @@ import sys
 
 import pytest
 
-CHAIN = ("kernels", "norms", "backward", "engine", "cells", "linen_cells")
+CHAIN = ("kernels", "norms", "map_norms", "backward", "engine", "cells")
+CHAIN += ("linen_cells",)
 CHAIN += ("interop", "recurrent_bn", "rnn", "models", "serial", "variables")
-CHAIN += ("export",)
+CHAIN += ("export", "analysis")
 ASIDE = ("losses", "metrics", "data", "training", "plotting", "report")
 ASIDE += ("claims",)
 BASE = ("arrays", "errors", "files")

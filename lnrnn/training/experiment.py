@@ -60,6 +60,9 @@ class Experiment:
       what `scripts/export.py` writes.
     assets: what the model cannot be used without, such as a vocabulary, by
       name, as JSON types; exported with it.
+    looped: several updates may run in one compiled loop. Not where XLA is
+      slow in loops: an update with convolutions takes it 200 times as long
+      there on a CPU (jax-ml/jax#12868).
   """
 
   init: Callable[[jax.Array, Any], Variables]
@@ -71,3 +74,4 @@ class Experiment:
   data: str
   model: Any = None
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  looped: bool = True

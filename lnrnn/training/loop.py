@@ -148,7 +148,8 @@ def train(
     # A dispatch ends where there is something to write.
     periods = [config.log_every, config.checkpoint_every]
     periods += [ev.every for ev in experiment.evals.values()]
-    longest = min(config.steps_per_dispatch, stop, *periods)
+    most = config.steps_per_dispatch if experiment.looped else 1
+    longest = min(most, stop, *periods)
     shape = getattr(experiment.train_data, "shape", None)
     plan = list(step_lib.chunks(start, stop, periods, longest, shape))
     traced = config.profile_steps if distributed.is_main() else ()

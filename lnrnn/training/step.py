@@ -218,7 +218,7 @@ def dispatcher(
     which donates the state. The first n batches are used, and the first n
     metrics are meant: one program serves every n up to k, so an update has
     the same bits wherever a dispatch begins and ends. State and metrics are
-    whole on every device.
+    whole on every device. Where the experiment is not `looped`, k is 1.
   """
 
   def dispatch(state, batches, n, key_data):
@@ -241,6 +241,9 @@ def dispatcher(
       state, metrics = one(state, i)
       return state, jax.tree.map(lambda a, v: a.at[i].set(v), kept, metrics)
 
+    if not experiment.looped:
+      state, metrics = one(state, 0)
+      return state, jax.tree.map(lambda v: v[None], metrics)
     k = len(jax.tree.leaves(batches)[0])
     kept = jax.tree.map(
       lambda v: jnp.zeros((k, *v.shape), v.dtype),
