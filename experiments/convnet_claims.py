@@ -9,7 +9,7 @@ from lnrnn.claims import Group, Row, Runs, Side
 from lnrnn.training import runs as runs_lib
 
 CHOSEN_BY = "validation/error"  # The best rate.
-SHARED_RATE, BATCH_SIZE = 1e-3, 100  # The config's.
+SHARED_RATE, BATCH_SIZE = 3e-3, 100  # The config's.
 LOSS, ERROR = "train/nll", "test/error"
 CIRCULAR, INTERIOR = "circular", "interior"
 # Fields in which an intervention differs from the network as it is.

@@ -3,8 +3,8 @@ r"""Times ours beside what else a user could pick, in turn, in one run.
   python scripts/benchmark.py TASK [--torch_python=PATH] [--out=FILE.json]
 
 The tasks are mnist_mlp, whole training steps of a small network; rnn, a
-layer-normalised LSTM or GRU layer forward and backward; draw, handwriting and
-skip_thoughts, an update of these models. See
+layer-normalised LSTM or GRU layer forward and backward; convnet, draw,
+handwriting and skip_thoughts, an update of these models. See
 `python scripts/benchmark.py TASK --help`.
 
 The contenders run in processes of their own, on the same processors and with
@@ -24,6 +24,7 @@ import json
 import pathlib
 
 import benchmark_common as common
+import benchmark_convnet as convnet
 import benchmark_draw as draw
 import benchmark_handwriting as handwriting
 import benchmark_mnist_mlp as mnist_mlp
@@ -32,6 +33,7 @@ import benchmark_skip_thoughts as skip_thoughts
 import benchmark_update as update
 
 TASKS = {
+  "convnet": convnet,
   "draw": draw,
   "handwriting": handwriting,
   "mnist_mlp": mnist_mlp,
@@ -171,6 +173,12 @@ def parser() -> argparse.ArgumentParser:
     help=f"Of {', '.join(skip_thoughts.SIZES)}, or"
     f" {':'.join(skip_thoughts.FIELDS)}.",
   )
+
+  add = task("convnet", threads=threads, seconds=0.5, contenders=convnet.DEFAULT)
+  add("--norms", type=_list_of(str, convnet.NORMS), default=convnet.NORMS)
+  add("--batch_size", type=_positive(int), default=100)
+  add("--widths", type=_list_of(int), default=[16, 32])
+  add("--depth", type=_positive(int), default=2)
 
   # All flags under --help, which tests/test_docs.py reads.
   usages = (task.format_usage() for task in tasks.choices.values())
