@@ -33,7 +33,7 @@ class Pictures(NamedTuple):
 def load(
   config: config_lib.Config,
   *shape: int,
-  loader: Callable[..., mnist.Dataset] = mnist.load,
+  loader: Callable[..., mnist.Dataset] | None = None,
 ) -> Pictures:
   """Loads the pictures that a config names.
 
@@ -41,12 +41,12 @@ def load(
     config: with `data.source`, `data.dir` and `data.train_cases`; None of the
       last are all there are.
     *shape: of a picture, if not as the loader gives it.
-    loader: (source, folder) -> pictures.
+    loader: (source, folder) -> pictures; `mnist.load` by default.
 
   Raises:
     DataError: if the data is missing or damaged.
   """
-  data = loader(config.data.source, config.data.dir or None)
+  data = (loader or mnist.load)(config.data.source, config.data.dir or None)
   splits = {
     name: {
       "image": split.images.reshape(-1, *(shape or split.images.shape[1:])),

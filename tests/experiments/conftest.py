@@ -63,7 +63,7 @@ def digits() -> mnist.Dataset:
 @pytest.fixture
 def few_digits(monkeypatch, digits):
   """The task loads `digits`, whatever its config says."""
-  monkeypatch.setattr(mnist, "load", lambda source, folder: digits)
+  monkeypatch.setattr(mnist, "load", lambda source, folder=None: digits)
   return digits
 
 
