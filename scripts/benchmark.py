@@ -174,7 +174,8 @@ def parser() -> argparse.ArgumentParser:
     f" {':'.join(skip_thoughts.FIELDS)}.",
   )
 
-  add = task("convnet", threads=threads, seconds=0.5, contenders=convnet.DEFAULT)
+  contenders = [*convnet.CONTENDERS]
+  add = task("convnet", threads=threads, seconds=0.5, contenders=contenders)
   add("--norms", type=_list_of(str, convnet.NORMS), default=convnet.NORMS)
   add("--batch_size", type=_positive(int), default=100)
   add("--widths", type=_list_of(int), default=[16, 32])

@@ -37,10 +37,12 @@ def contender(
   keys = step_lib.Keys.of(config.seed)
   state = step_lib.init_state(experiment, tx, keys.init)
   params = _perturbed(state.variables["params"])
+  variables = {**state.variables, "params": params}
   batch = jax.tree.map(lambda a: a[0], experiment.train_data.stacked(0, 1))
 
   def value(params, batch):
-    return experiment.loss({"params": params}, batch, keys.step)[0]
+    given = {**variables, "params": params}
+    return experiment.loss(given, batch, keys.step)[0]
 
   first = jax.jit(value)(params, batch)
   gradients = _named(jax.jit(jax.grad(value))(params, short(batch)))
@@ -58,7 +60,7 @@ def contender(
     )
   row = problems.compared(case, float(first), gradients)
 
-  state = state._replace(variables={"params": params})
+  state = state._replace(variables=variables)
   update = lambda state, batch: step_lib.update(
     experiment, tx, state, batch, keys.step
   )
