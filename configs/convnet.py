@@ -10,7 +10,8 @@ results are on CIFAR-10:
       --config=configs/convnet.py:norm=batch,data.source=binary \
       --workdir=runs/convnet_bn
 
-docs/results/convnet.md has what to expect.
+where data.train_cases=14400 belongs to the subset that docs/results/convnet.md
+is of: four minutes on a core, and test errors of some 26 to 34 % after 15 epochs.
 """
 
 from configs import common

@@ -6,9 +6,10 @@ Fetches the owners' files into a folder of DIR, or takes them from the directory
 given by --from, checks their sha256, and converts them where the task has a
 converted form. Those of handwriting, flickr8k, coco and of all that is text
 (cnn, novels, babi, sick, sentence_classification, glove) are not to be had so
-easily: --from is needed, and they are checked by reading them. Runs read the
-result through LNRNN_DATA_DIR=DIR. A second call goes on where the first was
-stopped, and does nothing when all is there.
+easily: --from is needed, and they are checked by reading them, as is what
+--from gives of cifar10. Runs read the result through LNRNN_DATA_DIR=DIR. A
+second call goes on where the first was stopped, and does nothing when all is
+there.
 
 Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written, 130
 and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
@@ -25,7 +26,7 @@ sys.path.insert(1, str(pathlib.Path(__file__).resolve().parent))
 
 import prepare_text
 
-from lnrnn.data import fetch
+from lnrnn.data import fetch, mnist
 from lnrnn.errors import ConfigError, DataError, UserError
 from lnrnn.training import signals
 
@@ -134,6 +135,69 @@ def prepare_draw(out: pathlib.Path, source: pathlib.Path | None) -> str:
   )
 
 
+_CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+# As registered by tensorflow-datasets, url_checksums/cifar10.txt.
+_CIFAR10_SHA256 = (
+  "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+)
+# It has 170,052,171 bytes.
+_CIFAR10_MAX_BYTES = 1 << 28
+
+
+def prepare_cifar10(out: pathlib.Path, source: pathlib.Path | None) -> str:
+  """Gets the binary version and makes the tensorflow-datasets form of it.
+
+  Args:
+    out: directory for the archive, or for the files of an unpacked tree; the
+      dataset goes to `out/lnrnn_cifar10/<version>`.
+    source: directory that holds them already, be it a part of the pictures,
+      or None to fetch the archive.
+
+  Returns:
+    What to type next.
+
+  Raises:
+    DataError: the files cannot be had, or hold something else, or the dataset
+      that is there already has other pictures.
+  """
+  from lnrnn.data import cifar10
+
+  if source:
+    # Before they are copied: what has its name is taken for whole.
+    folder = mnist.find_folder(source, "--from", "cifar10")
+    cifar10.load("binary", folder)
+    found = cifar10.owners_files(folder)
+    fetch.copy(found, out)
+    got = [out / path.name for path in found]
+  else:
+    got = [out / _CIFAR10_URL.rpartition("/")[2]]
+    fetch.fetch(
+      [_CIFAR10_URL], got[0], _CIFAR10_SHA256, max_bytes=_CIFAR10_MAX_BYTES
+    )
+  if cifar10.owners_files(out) != got:
+    raise DataError(
+      f"{out}: has other files of CIFAR-10 beside {got[0].name}; remove them"
+      " and start again"
+    )
+  data = cifar10.load("binary", out)
+  print(data.description)
+  # Imported here: all before does without tensorflow-datasets.
+  from lnrnn.data import tfds_cifar10
+
+  made = tfds_cifar10.write(out, out)
+  if cifar10.load("tfds", made).fingerprint != data.fingerprint:
+    raise DataError(
+      f"{made}: has other pictures than the files in {out}; remove it and start"
+      " again"
+    )
+  cases = len(data.splits["train"].labels)
+  return (
+    "python -m experiments.train --config=configs/convnet.py:"
+    f"data.source=binary,data.train_cases={cases} "
+    "--workdir=runs/convnet   # or source=tfds"
+  )
+
+
 def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
   """Copies IAM-OnDB's archives and lists, and parses them.
 
@@ -237,6 +301,7 @@ def prepare_coco(out: pathlib.Path, source: pathlib.Path | None) -> str:
 TASKS: dict[str, tuple[Callable[..., str], str]] = {
   "mnist": (prepare_mnist, "mnist"),
   "draw": (prepare_draw, "binarized_mnist"),
+  "cifar10": (prepare_cifar10, "cifar10"),
   "handwriting": (prepare_handwriting, "iam_ondb"),
   "flickr8k": (prepare_flickr8k, "flickr8k"),
   "coco": (prepare_coco, "coco"),

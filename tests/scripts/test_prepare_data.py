@@ -7,10 +7,11 @@ import sys
 import time
 
 import caption_files
+import cifar_files
 import iam_files
 import pytest
 
-from lnrnn.data import captions, mnist, question_files, reading
+from lnrnn.data import captions, cifar10, mnist, question_files, reading
 
 # The script, for other files than the published ones.
 WITH_HASHES = """
@@ -202,6 +203,72 @@ def test_a_conversion_that_is_interrupted_leaves_no_dataset(
     process.send_signal(number)
     assert process.wait(60) == 128 + number
   assert hashes(out) == hashes(small_dir)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_cifar10_is_copied_read_and_converted(prepare, tmp_path, packed):
+  pytest.importorskip("tensorflow_datasets")
+  source, out = tmp_path / "source", tmp_path / "out"
+  if packed:  # The folder is found as the runs find it.
+    cifar_files.write_tar(source / "cifar10" / "some.tar.xz")
+  else:
+    cifar_files.write_tree(source / cifar_files.BIN)
+  done = prepare("cifar10", f"--from={source}", f"--out={out}")
+  assert done.returncode == 0, done.stderr
+  assert "180 train / 20 validation / 30 test pictures (not" in done.stdout
+  config = "configs/convnet.py:data.source=binary,data.train_cases=180 "
+  assert f"--config={config}" in done.stdout
+  expected = cifar10.load("binary", source).fingerprint
+  for kind in ("binary", "tfds"):
+    assert cifar10.load(kind, out).fingerprint == expected
+  if not packed:
+    return
+  made = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+  # The second time there is nothing to do.
+  done = prepare("cifar10", f"--from={source}", f"--out={out}")
+  assert done.returncode == 0, done.stderr
+  assert made == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_cifar10_that_is_damaged_gets_no_name(prepare, tmp_path):
+  source, out = tmp_path / "source", tmp_path / "out"
+  cifar_files.write_tar(source / "some.tgz")
+  whole = (source / "some.tgz").read_bytes()
+  (source / "some.tgz").write_bytes(whole[:-100])
+  done = prepare("cifar10", f"--from={source}", f"--out={out}")
+  assert done.returncode == 2 and "some.tgz: cannot be unpacked" in done.stderr
+  assert len(done.stderr.splitlines()) == 1
+  assert not (out / "cifar10" / "some.tgz").exists()
+
+
+def test_cifar10_is_not_mixed_with_other_pictures(prepare, tmp_path):
+  tfds_cifar10 = pytest.importorskip("lnrnn.data.tfds_cifar10")
+  source, out = tmp_path / "source", tmp_path / "out"
+  cifar_files.write_tree(source)
+  fewer = cifar_files.parts(data_batch_10=None)
+  others = cifar_files.write_tree(tmp_path / "fewer", fewer)
+  tfds_cifar10.write(others, out / "cifar10")
+  done = prepare("cifar10", f"--from={source}", f"--out={out}")
+  assert done.returncode == 2
+  assert "1.0.0: has other pictures than the files in" in done.stderr
+  done = prepare("cifar10", f"--from={others}", f"--out={out}")
+  assert done.returncode == 2
+  assert "has other files of CIFAR-10 beside data_batch_1" in done.stderr
+  assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_cifar10_that_is_not_the_published_one_is_not_fetched(run, tmp_path):
+  cifar_files.write_tar(tmp_path / "cifar-10-binary.tar.gz")
+  code = f"""
+from absl import app
+from scripts import prepare_data
+prepare_data._CIFAR10_URL = "{tmp_path.as_uri()}/cifar-10-binary.tar.gz"
+app.run(prepare_data.main)
+"""
+  done = run("-c", code, "cifar10", f"--out={tmp_path / 'out'}")
+  assert done.returncode == 2 and done.stderr.count("\n") == 1
+  assert "not c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddd" in done.stderr
+  assert not list((tmp_path / "out" / "cifar10").iterdir())
 
 
 def test_handwriting_is_copied_and_read(prepare, tmp_path, monkeypatch):
