@@ -252,7 +252,7 @@ class Rows(NamedTuple):
 def _rows(split: mnist.Arrays, at: Any, key: jax.Array, features: int) -> Rows:
   x = jnp.swapaxes(split.images[at] / 255.0, 0, 1)
   h = NOISE * jax.random.normal(key, (x.shape[1], features))
-  return Rows(jnp.asarray(x, jnp.float32), h, split.labels[at])
+  return Rows(jnp.asarray(x, jnp.float32), h, jnp.asarray(split.labels[at]))
 
 
 @functools.partial(jax.jit, static_argnums=0)

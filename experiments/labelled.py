@@ -25,7 +25,7 @@ class Pictures(NamedTuple):
     description: one line, with how much of it a run trains on.
   """
 
-  splits: dict[str, Split]
+  splits: Mapping[str, Split]
   train_data: batches.ShuffledBatches
   description: str
 
@@ -47,7 +47,7 @@ def load(
     DataError: if the data is missing or damaged.
   """
   data = (loader or mnist.load)(config.data.source, config.data.dir or None)
-  splits = {
+  splits: dict[str, Split] = {
     name: {
       "image": split.images.reshape(-1, *(shape or split.images.shape[1:])),
       "label": split.labels,
@@ -114,8 +114,7 @@ class Classification:
     self._cases = {name: len(split["label"]) for name, split in splits.items()}
     self._minibatches = ()
     if config.norm == "batch":
-      group = max(1, size // b)
-      self._minibatches = _whole_groups(splits["train"], group, b)
+      self._minibatches = _whole_groups(splits["train"], max(1, size // b), b)
     with_options = lambda **fields: model.clone(
       options=dataclasses.replace(model.options, **fields)
     )

@@ -30,7 +30,7 @@ def draw(cell: nn.RNNCellBase, key: jax.Array, d: int) -> dict[str, Any]:
 
   With equal keys w_x and w_h are the same for all norms.
   """
-  return cell.init(key, d, method="recurrences")["params"]
+  return dict(cell.init(key, d, method="recurrences")["params"])
 
 
 def scaled(
