@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import fisher as part
+from experiments import fisher_runs as part
 from lnrnn.analysis import fisher
 from lnrnn.analysis.fisher import Model
 
@@ -163,12 +163,15 @@ def test_along_the_gain_batch_and_layer_norm_do_not_see_the_inputs_scale(
   models, x64
 ):
   found = part.by_input(models)
-  assert found["batch"].max() <= 1e-9 and found["layer"].max() <= 1e-9
+  for norm in ("batch", "layer"):
+    assert found[norm]["change"].max() <= 1e-9
+    np.testing.assert_allclose(found[norm]["size"], 1)
   # Eqs. (34) and (35) are one expression: both grow as the square.
-  grown = np.array(part.INPUTS) ** 2 - 1
+  grown = np.broadcast_to(np.array(part.INPUTS) ** 2, (3, len(part.INPUTS)))
   for norm in ("weight", "none"):
+    np.testing.assert_allclose(found[norm]["size"], grown)
     np.testing.assert_allclose(
-      found[norm], np.broadcast_to(np.abs(grown), found[norm].shape), atol=1e-9
+      found[norm]["change"], np.abs(grown - 1), atol=1e-9
     )
 
 

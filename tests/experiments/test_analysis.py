@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import fisher, table1
+from experiments import fisher, fisher_runs, table1
 from experiments.sections import Section
 from lnrnn import claims
 from lnrnn.analysis import invariance
@@ -19,9 +19,9 @@ def small(tmp_path_factory):
     patch.setattr(table1, "NETWORKS", 3)
     patch.setattr(table1, "SCALES", (1.0, 1e-2, 1e-4))
     patch.setattr(fisher, "NETWORKS", 2)
-    patch.setattr(fisher, "WIDTHS", (4, 8))
-    patch.setattr(fisher, "LENGTHS", (0.5, 1.0, 2.0))
-    patch.setattr(fisher, "INPUTS", (0.1, 1.0, 10.0))
+    patch.setattr(fisher_runs, "WIDTHS", (4, 8))
+    patch.setattr(fisher_runs, "LENGTHS", (0.5, 1.0, 2.0))
+    patch.setattr(fisher_runs, "INPUTS", (0.1, 1.0, 10.0))
     return {
       "table1": (table1.section(folder), folder),
       "fisher": (fisher.section(folder), folder),
