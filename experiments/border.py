@@ -158,25 +158,25 @@ def _of_run(workdir: pathlib.Path) -> tuple[Kind, int, dict[str, Units]] | None:
   )
 
 
-def _averaged(found: Sequence[dict[str, Units]]) -> dict[str, Units]:
-  """Means over the seeds."""
-  return {
-    layer: Units(*(np.mean(f, axis=0) for f in zip(*same, strict=True)))
-    for layer in found[0]
-    for same in [[units[layer] for units in found]]
-  }
+Seeds = Sequence[dict[str, Units]]  # {layer: its units} of each seed.
 
 
-def _table(kinds: Mapping[Kind, Mapping[str, Units]]) -> str:
+def _averaged(seeds: Seeds, layer: str, where: np.ndarray) -> dict[str, float]:
+  """`summary` of a layer at some places, mean over seeds."""
+  found = [summary(units[layer], where) for units in seeds]
+  return {key: float(np.mean([f[key] for f in found])) for key in found[0]}
+
+
+def _table(kinds: Mapping[Kind, Seeds]) -> str:
   """Border against the rest of each layer, in Markdown."""
   rows = []
-  for kind, layers in kinds.items():
-    for name, units in layers.items():
+  for kind, seeds in kinds.items():
+    for layer, units in seeds[0].items():
       at = distances(len(units.on))
       if not at.any():
         continue  # All of the layer is border.
-      edge, rest = summary(units, at == 0), summary(units, at > 0)
-      row: dict[str, Any] = {"run": kind.label, "layer": name[2:]}
+      edge, rest = (_averaged(seeds, layer, w) for w in (at == 0, at > 0))
+      row: dict[str, Any] = {"run": kind.label, "layer": layer[2:]}
       for key in ("on", "rare", "mean", "deviation"):
         row[f"{key}: border"] = f"{edge[key]:.3f}"
         row[f"{key}: rest"] = f"{rest[key]:.3f}"
@@ -191,19 +191,29 @@ def main() -> None:
   for path in sorted(folder.glob("*/config.json")):
     if one := _of_run(path.parent):
       kind, seed, units = one
+      if seed in found.get(kind, {}):
+        raise UserError(
+          f"{folder}: two runs of {kind.label}, seed {seed}, one in"
+          f" {path.parent.name}"
+        )
       found.setdefault(kind, {})[seed] = units
   if not found:
     raise UserError(f"{folder}: no finished runs of convnet there")
-  kinds = {
-    kind: _averaged(list(seeds.values()))
-    for kind, seeds in sorted(found.items())
+  kinds: dict[Kind, Seeds] = {
+    kind: list(seeds.values()) for kind, seeds in sorted(found.items())
   }
   maps = [
     (
       kind.label,
-      [(f"layer {name[2:]}", u.on.mean(axis=-1)) for name, u in layers.items()],
+      [
+        (
+          f"layer {layer[2:]}",
+          np.mean([units[layer].on.mean(axis=-1) for units in seeds], axis=0),
+        )
+        for layer in seeds[0]
+      ],
     )
-    for kind, layers in kinds.items()
+    for kind, seeds in kinds.items()
   ]
   title = f"fraction of the cases in which a unit is on ({_SPLIT.value})"
   plotting.maps(maps, folder / "border.png", title=title)
@@ -212,12 +222,14 @@ def main() -> None:
       **kind._asdict(),
       "seeds": sorted(found[kind]),
       "layers": {
-        name: [summary(units, at == d) for d in range(at.max() + 1)]
-        for name, units in layers.items()
+        layer: [
+          _averaged(seeds, layer, at == ring) for ring in range(at.max() + 1)
+        ]
+        for layer, units in seeds[0].items()
         for at in [distances(len(units.on))]
       },
     }
-    for kind, layers in kinds.items()
+    for kind, seeds in kinds.items()
   ]
   text = _table(kinds)
   with files.atomic(folder / "border.md") as part:

@@ -29,7 +29,9 @@ def check(config: config_lib.Config) -> list[str]:
   c.one_of("data.source", cifar10.SOURCES)
   checks.train_cases(c, _TRAIN_SIZES.get(config.data.source))
   c.within("data.shift", 0, 8)
-  c.within("eval_train_cases", 1)
+  # Batch norm is evaluated by minibatches of them too.
+  cases = config.batch_size // max(1, config.accumulate)
+  c.within("eval_train_cases", cases if config.norm == "batch" else 1)
   c.within("eval_bn_batches", 0)
   m = config.model
   if not m.widths or any(not 1 <= width < 2**16 for width in m.widths):
@@ -61,12 +63,18 @@ def _check_maps(c: config_lib.Checker) -> None:
     return
   if config.norm == "group" and any(w % m.groups for w in m.widths):
     c.add("model.groups", f"must divide model.widths={m.widths}")
+  elif config.norm == "group" and last == 3 and m.widths[-1] == m.groups:
+    c.add("model.groups", "leaves one unit to a group of the last maps")
   if config.norm not in ("layer", "rms"):
     return
   if m.ln_border and m.ln_form == "channels":
     c.add("model.ln_border", "has no meaning with model.ln_form='channels'")
   elif 2 * m.ln_border >= last - 2:
     c.add("model.ln_border", f"leaves nothing of the last {last - 2} places")
+  elif (
+    last - 2 - 2 * m.ln_border == m.widths[-1] == 1 and m.ln_form != "channels"
+  ):
+    c.add("model.widths", "leaves one unit to the statistics of the last maps")
   if config.norm == "layer" and m.ln_form == "channels" and 1 in m.widths:
     c.add("model.widths", "layer norm over one channel is the constant bias")
 

@@ -21,17 +21,24 @@ def section(out: pathlib.Path) -> Section:
 
   Args:
     out: folder of the figure.
+
+  Returns:
+    The part of the report, with all `fisher.` rows of docs/claims.md.
+
+  Source: Ba et al. 2016, section 5.2 and supplement, eqs. (8)-(14), (32)-(35).
   """
   with jax.enable_x64(True):
     models = fisher.draw(NETWORKS, seed=runs.SEED)
-    forms, widths = runs.form_gaps(models), runs.layer_gaps()
+    forms, gains = runs.form_gaps(models), runs.gain_form_gaps(models)
+    widths = dict(zip(runs.WIDTHS, runs.layer_gaps(), strict=True))
     along, lengths = runs.along_weights(models), runs.by_length(models)
     doubled, inputs = runs.on_doubling(models), runs.by_input(models)
   _draw(lengths, inputs, widths, out / "fisher.png")
   numbers = {
     "networks": NETWORKS,
     "form_gaps": forms,
-    "layer_gaps": dict(zip(map(str, runs.WIDTHS), widths, strict=True)),
+    "gain_form_gaps": gains,
+    "layer_gaps": {str(h): gap for h, gap in widths.items()},
     "along_weights": along,
     "doubling": doubled,
     "lengths": list(runs.LENGTHS),
@@ -47,7 +54,7 @@ def section(out: pathlib.Path) -> Section:
   }
   return Section(
     "The Fisher metric",
-    _text(forms, widths, along, doubled),
+    _text(forms, gains, widths, along, doubled),
     _rows(forms, widths, doubled, lengths, inputs),
     numbers,
   )
@@ -55,7 +62,7 @@ def section(out: pathlib.Path) -> Section:
 
 def _rows(
   forms: Found,
-  widths: list[float],
+  widths: dict[int, float],
   doubled: Found,
   lengths: Found,
   inputs: Found,
@@ -66,8 +73,10 @@ def _rows(
     own = forms[norm]["own block"]
     beside = ""
     if norm == "layer":
-      beside = f"gap {widths[0]:.2g} at H = {runs.WIDTHS[0]}"
-      beside += f", {widths[-1]:.2g} at H = {runs.WIDTHS[-1]:,}"
+      shown = [
+        f"{widths[h]:.2g} at H = {h:,}" for h in (min(widths), max(widths))
+      ]
+      beside = f"mean with Gaussian outputs: {', '.join(shown)}"
     rows.append(
       claims.exact(
         f"fisher.form.{short}", own <= EXACT, f"largest gap {own:.1e}", beside
@@ -109,10 +118,9 @@ def _rows(
       )
     )
   # At scale 1 itself nothing changes.
-  other = np.abs(np.log(runs.INPUTS)) > 1e-9
+  other = np.array(runs.INPUTS) != 1
   least = {
-    norm: float(inputs[norm]["change"][:, other].min())
-    for norm in ("none", "weight")
+    n: float(inputs[n]["change"][:, other].min()) for n in ("none", "weight")
   }
   rows.append(
     claims.exact(
@@ -135,7 +143,11 @@ def _spread(trace: np.ndarray) -> str:
 
 
 def _text(
-  forms: Found, widths: list[float], along: Found, doubled: Found
+  forms: Found,
+  gains: dict[str, float],
+  widths: dict[int, float],
+  along: Found,
+  doubled: Found,
 ) -> str:
   gaps = [
     {
@@ -146,8 +158,8 @@ def _text(
   ]
   by_width = [
     {
-      str(h): f"{value:.3f}"
-      for h, value in zip(runs.WIDTHS, widths, strict=True)
+      "H": "gap",
+      **{f"{h:,}": f"{value:.2g}" for h, value in widths.items()},
     }
   ]
   zero = [
@@ -158,21 +170,29 @@ def _text(
     for norm, row in along.items()
   ]
   ratios = [
-    {"doubled": name, **{k: _range(v) for k, v in row.items()}}
+    {
+      "doubled": name,
+      **{
+        side: _range(row[side]) if side in row else "0 / 0"
+        for side in ("own", "cross")
+      },
+    }
     for name, row in doubled.items()
   ]
   return f"""
 Random models of 6 outputs and 8 inputs, {NETWORKS} of them, 64 cases each,
 float64, eps 0; batch norm by the statistics of all cases, differentiated
-through. Outputs are Gaussian, Bernoulli or a softmax.
+through. Outputs are of a softmax, unless another family is named.
 
 The closed form of eqs. (12) and (13) against automatic differentiation:
-relative gap in the Frobenius norm, the largest over networks and outputs.
+relative gap in the Frobenius norm, the largest over networks and outputs, and
+over Gaussian, Bernoulli and softmax outputs.
 
 {report.markdown(gaps)}
 It is exact for batch and weight norm. Under layer norm the outputs share mean
 and variance, so output j depends on w_i too, which chi_i leaves out. That gap
-of the own block F_ii falls with the number of outputs H:
+of the own block F_ii falls with the number of outputs H, about as 1/H (mean of
+5 networks with Gaussian outputs):
 
 {report.markdown(by_width)}
 Along w_i itself batch and weight norm have no curvature at all, and layer norm
@@ -181,27 +201,39 @@ has none along the whole of W: |F u| / |F|, least and largest over networks.
 {report.markdown(zero)}
 So w_i can only grow by what is orthogonal to it, and there the metric falls
 when it does. Section 5.2.2 says by 1/2 when the norm of w_i doubles. By its
-own eq. (13) the own block falls by 1/4, and the cross blocks F_ij by 1/2;
-under layer norm all blocks fall by 1/4 when all of W doubles, and there is no
-fixed factor when w_i alone does. Ratios of d^T F_ii d (own, d orthogonal to
-w_i) and d^T F_ij e (cross), least and largest over networks:
+own eq. (13) the own block falls to 1/4, and the cross blocks F_ij to 1/2;
+under layer norm all blocks fall to 1/4 when all of W doubles, and there is no
+fixed factor when w_i alone does: the metric may even grow. Ratios of d^T F_ii d
+(own, d orthogonal to w_i) and d^T F_ij e (cross), least and largest over
+networks:
 
 {report.markdown(ratios)}
 ![The Fisher metric](fisher.png)
 
-Above: trace and largest eigenvalue of F_ii's weight part, mean over networks,
-against the norm of w_i (of all of W for layer norm), both relative. The lines
-of the three norms lie on each other; without norm the metric follows the
-covariance of the outputs alone. Below, left: the metric along the gains when
-the inputs are scaled and the covariance of the outputs is held. It stays as it
-is under batch and layer norm, and under weight norm it is that along
-w_i / |w_i| without norm, as eqs. (34) and (35) are one expression. Right: the
-gap of layer norm's own block.
+Above: trace and largest eigenvalue of F_ii's weight part against the norm of
+w_i (of all of W for layer norm), each relative to that at norm 1, means over
+networks. Batch, weight and layer norm are one line, the norm to the power of
+-2. Without norm the metric follows the covariance of the outputs alone, and
+with Gaussian outputs it would stay where it is.
+
+Below, left: the trace of the metric along the gains when the inputs are scaled
+and the covariance of the outputs is held, relative to that at scale 1. Batch
+and layer norm do not see the scale. For weight norm the metric grows as its
+square, just as along w_i / |w_i| without norm: eqs. (34) and (35) are one
+expression. Eq. (32), for batch norm, has the mean 1 in place of the squared
+normalised activity, which is right only where the covariance of the outputs
+does not depend on x: its gap to the exact block is {gains["gaussian"]:.0e} at
+most with Gaussian outputs, {gains["bernoulli"]:.2f} with Bernoulli outputs and
+{gains["categorical"]:.2f} with a softmax. Right: the gap of layer norm's own
+block.
 """
 
 
 def _draw(
-  lengths: Found, inputs: Found, widths: list[float], path: pathlib.Path
+  lengths: Found,
+  inputs: Found,
+  widths: dict[int, float],
+  path: pathlib.Path,
 ) -> None:
   line = lambda norm, x, y: plotting.Line(
     plotting.norm_label(norm), np.array(x), y, norm
@@ -210,8 +242,9 @@ def _draw(
   by_length = [
     plotting.Panel(
       title,
-      "log2 of the norm of w (relative)",
-      "relative",
+      "log2 of the norm of w",
+      "relative to norm 1",
+      # Logarithms, as the ticks of a short logarithmic axis run together.
       [
         line(
           norm,
@@ -228,10 +261,13 @@ def _draw(
     )
   ]
   by_input = plotting.Panel(
-    "metric along the gains, covariance held",
+    "metric along the gain",
     "scale of the inputs",
-    "relative",
-    [line(norm, runs.INPUTS, row["size"]) for norm, row in inputs.items()],
+    "trace relative to scale 1",
+    [
+      line(norm, runs.INPUTS, row["trace"].mean(axis=0)[None])
+      for norm, row in inputs.items()
+    ],
     log=True,
     logx=True,
   )
@@ -239,7 +275,7 @@ def _draw(
     "closed form under layer norm",
     "outputs H",
     "relative gap of F_ii",
-    [line("layer", runs.WIDTHS, np.array([widths]))],
+    [line("layer", list(widths), np.array([list(widths.values())]))],
     log=True,
     logx=True,
   )

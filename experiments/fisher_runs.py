@@ -1,6 +1,10 @@
-"""What is measured of the Fisher metric, over random networks."""
+"""What is measured of the Fisher metric of section 5.2, on random models.
 
-from collections.abc import Callable
+Where no family is named, the outputs are of a softmax, so that they depend on
+each other.
+"""
+
+import functools
 from typing import Any
 
 import jax
@@ -18,193 +22,217 @@ NORMS = ("none", "weight", "batch", "layer")
 
 Found = dict[str, Any]
 
+# Models have a leading axis [n] here, and these are compiled once a norm.
+_metric = jax.jit(jax.vmap(fisher.metric))
+_gap = jax.jit(jax.vmap(fisher.gap))
 
-def _over(models: Model, one: Callable[[Model], Any]) -> Any:
-  """`one` of every network, as NumPy arrays with a leading axis."""
-  return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(models))
+
+@functools.partial(jax.jit, static_argnums=0)
+def _derivatives(norm: str, models: Model) -> jax.Array:
+  return jax.vmap(lambda m: fisher.derivatives(norm, m))(models)
 
 
-def longer(norm: str, model: Model, factor: Any, *, alone: bool = False):
-  """The model with w_0 longer, or, under layer norm, all of W.
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _covariance(norm: str, models: Model, family: str) -> jax.Array:
+  return jax.vmap(lambda m: fisher.covariance(family, fisher.natural(norm, m)))(
+    models
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _closed_form(norm: str, models: Model, cov: jax.Array) -> jax.Array:
+  return jax.vmap(lambda m, c: fisher.closed_form(norm, m, c))(models, cov)
+
+
+def exact(norm: str, models: Model, family: str = "categorical") -> np.ndarray:
+  """The metrics by automatic differentiation, [n, H, d + 2, H, d + 2]."""
+  cov = _covariance(norm, models, family)
+  return np.asarray(_metric(_derivatives(norm, models), cov))
+
+
+def longer(
+  norm: str, models: Model, factor: float, *, alone: bool = False
+) -> Model:
+  """The models with w_0 longer, or, under layer norm, all of W.
 
   Args:
-    norm: of the model.
-    model: to change.
+    norm: of the models.
+    models: to change.
     factor: of the length.
     alone: w_0 alone under layer norm too.
   """
-  if norm == "layer" and not alone:
-    return model._replace(w=model.w * factor)
-  return model._replace(w=model.w.at[0].multiply(factor))
-
-
-def exact_metric(norm: str, model: Model, family: str) -> jax.Array:
-  """The metric by automatic differentiation, [H, d + 2, H, d + 2]."""
-  cov = fisher.covariance(family, fisher.natural(norm, model))
-  return fisher.metric(fisher.derivatives(norm, model), cov)
+  w = np.array(models.w)
+  w[:, slice(None) if norm == "layer" and not alone else 0] *= factor
+  return models._replace(w=jnp.asarray(w))
 
 
 def form_gaps(models: Model) -> Found:
   """Relative gap of own blocks and of the whole metric, closed form to exact.
 
-  The largest over networks and families.
+  {norm: {"own block", "all blocks"}}, the largest over models, outputs and
+  families of eqs. (12) and (13).
   """
   found: Found = {}
   for norm in ("weight", "batch", "layer"):
-
-    def one(model: Model, family: str, norm: str = norm):
-      z = fisher.natural(norm, model)
-      cov = fisher.covariance(family, z)
-      closed = fisher.closed_form(norm, model, cov)
-      exact = fisher.metric(fisher.derivatives(norm, model), cov)
-      own = jnp.stack(
-        [fisher.gap(closed[i, :, i], exact[i, :, i]) for i in range(len(z[0]))]
+    own, whole = [], []
+    for family in fisher.FAMILIES:
+      closed = np.asarray(
+        _closed_form(norm, models, _covariance(norm, models, family))
       )
-      return own.max(), fisher.gap(closed, exact)
+      wanted = exact(norm, models, family)
+      whole.append(_gap(closed, wanted).max())
+      own += [
+        _gap(closed[:, i, :, i], wanted[:, i, :, i]).max()
+        for i in range(closed.shape[1])
+      ]
+    found[norm] = {
+      "own block": float(max(own)),
+      "all blocks": float(max(whole)),
+    }
+  return found
 
-    gaps = [
-      _over(models, lambda m, f=family: one(m, f)) for family in fisher.FAMILIES
-    ]
-    own, whole = (float(np.max([g[i] for g in gaps])) for i in (0, 1))
-    found[norm] = {"own block": own, "all blocks": whole}
+
+def gain_form_gaps(models: Model) -> dict[str, float]:
+  """Relative gap of eq. (32) to batch norm's exact block of all gains.
+
+  Eq. (32) has 1, the mean of the squared normalised activity, in its place:
+  right for i = j where Cov[y | x] does not depend on x. {family: largest}.
+  """
+  found = {}
+  for family in fisher.FAMILIES:
+    told = np.asarray(_covariance("batch", models, family)).mean(axis=1)
+    wanted = exact("batch", models, family)[:, :, -1, :, -1]
+    found[family] = float(_gap(told, wanted).max())
   return found
 
 
 def layer_gaps() -> list[float]:
-  """Mean relative gap of layer norm's own block, for each of `WIDTHS`."""
+  """Mean relative gap of layer norm's own block, for each of `WIDTHS`.
 
-  def one(model: Model):
-    cov = fisher.covariance("gaussian", fisher.natural("layer", model))
-    exact = fisher.own_block(fisher.own_derivatives("layer", model, 0), cov)
-    # The closed form's own block needs output 0 alone.
+  Outputs are Gaussian with phi = 1, so that Cov[y | x] / phi^2 is the
+  identity and need not be written out for 1,024 outputs.
+  """
+
+  def one(model: Model) -> jax.Array:
+    derived = fisher.own_derivatives("layer", model, 0)
+    wanted = jnp.einsum("nkp,nkq->pq", derived, derived)
+    # The closed form has the dependence of output 0 alone.
     chi, n, sigma = fisher.chi("layer", model)
     by_w = (model.gain[0] / sigma[:, 0])[:, None] * chi[:, 0]
     v = jnp.concatenate([by_w, jnp.ones_like(n[:, :1]), n[:, :1]], axis=1)
-    closed = jnp.einsum("n,np,nq->pq", cov[:, 0, 0], v, v) / len(cov)
-    return fisher.gap(closed, exact)
+    return fisher.gap(v.T @ v, wanted)
 
+  gaps = jax.jit(jax.vmap(one))
   return [
-    float(_over(fisher.draw(5, seed=SEED, outputs=h), one).mean())
-    for h in WIDTHS
+    float(gaps(fisher.draw(5, seed=SEED, outputs=h)).mean()) for h in WIDTHS
   ]
 
 
 def along_weights(models: Model) -> Found:
   """|F u| / |F| for u along w_0; and, beside, along all of W.
 
-  The largest over networks; the outputs are of a softmax.
+  {norm: {"along w_i", "along all of W": [least, largest] over models}}.
   """
+  w = np.asarray(models.w)
+  n, h, d = w.shape
+  alone, whole = np.zeros((2, n, h, d + 2))
+  alone[:, 0, :d], whole[..., :d] = w[:, 0], w
   found: Found = {}
   for norm in NORMS:
-
-    def one(model: Model, norm: str = norm):
-      f = exact_metric(norm, model, "categorical")
-      d = model.w.shape[1]
-      alone = jnp.zeros(f.shape[:2]).at[0, :d].set(model.w[0])
-      whole = jnp.zeros(f.shape[:2]).at[:, :d].set(model.w)
-      size = jnp.linalg.norm(f.reshape(f.shape[0] * f.shape[1], -1))
-      return [
-        jnp.linalg.norm(jnp.tensordot(f, u / jnp.linalg.norm(u), 2)) / size
-        for u in (alone, whole)
-      ]
-
-    alone, whole = _over(models, one)
-    found[norm] = {
-      "along w_i": [float(alone.min()), float(alone.max())],
-      "along all of W": [float(whole.min()), float(whole.max())],
-    }
+    f = exact(norm, models).reshape(n, h * (d + 2), -1)
+    found[norm] = {}
+    for name, u in (("along w_i", alone), ("along all of W", whole)):
+      u = u.reshape(n, -1, 1)
+      size = np.linalg.norm(f, axis=(1, 2)) * np.linalg.norm(u, axis=(1, 2))
+      found[norm][name] = _ends(np.linalg.norm(f @ u, axis=(1, 2)) / size)
   return found
 
 
 def by_length(models: Model) -> Found:
-  """Trace and largest eigenvalue of F_ii's weight part by the length of w_i.
+  """Trace and largest eigenvalue of F_00's weight part by the length of w_0.
 
-  {norm: {"trace", "eigenvalue": [networks, lengths]}}; the outputs are of a
-  softmax, and under layer norm all of W gets longer.
+  {norm: {"trace", "eigenvalue": [n, lengths]}}; under layer norm all of W
+  gets longer.
   """
+  d = models.w.shape[-1]
   found: Found = {}
   for norm in NORMS:
-
-    def one(model: Model, norm: str = norm):
-      d = model.w.shape[1]
-
-      def at(factor):
-        f = exact_metric(norm, longer(norm, model, factor), "categorical")
-        block = f[0, :d, 0, :d]
-        return jnp.trace(block), jnp.linalg.eigvalsh(block)[-1]
-
-      return jax.vmap(at)(jnp.array(LENGTHS))
-
-    trace, eigenvalue = _over(models, one)
-    found[norm] = {"trace": trace, "eigenvalue": eigenvalue}
+    blocks = np.stack(
+      [
+        exact(norm, longer(norm, models, factor))[:, 0, :d, 0, :d]
+        for factor in LENGTHS
+      ],
+      axis=1,
+    )
+    found[norm] = {
+      "trace": np.trace(blocks, axis1=-2, axis2=-1),
+      "eigenvalue": np.linalg.eigvalsh(blocks)[..., -1],
+    }
   return found
 
 
 def on_doubling(models: Model) -> Found:
   """Ratios of curvatures after w_0 has doubled to those before.
 
-  {case: {"own", "cross": [least, largest]}}: d^T F_00 d for a d orthogonal to
-  w_0, and d^T F_01 e for some e. The outputs are of a softmax.
+  {case: {"own", "cross": [least, largest]}}: u^T F_00 u for a u orthogonal to
+  w_0, and u^T F_01 e for some e. Without norm Gaussian outputs stand beside,
+  whose cross blocks are zero and have no ratio.
   """
+  cases = {
+    "none, Gaussian": ("none", False, "gaussian"),
+    "none": ("none", False, "categorical"),
+    "weight": ("weight", False, "categorical"),
+    "batch": ("batch", False, "categorical"),
+    "layer, all of W": ("layer", False, "categorical"),
+    "layer, w_i alone": ("layer", True, "categorical"),
+  }
+  w = np.asarray(models.w)
+  d = w.shape[-1]
+  along = (w[:, 1] * w[:, 0]).sum(-1) / np.square(w[:, 0]).sum(-1)
+  u, e = w[:, 1] - w[:, 0] * along[:, None], w[:, 2]
   found: Found = {}
-  cases = [(norm, False) for norm in NORMS] + [("layer", True)]
-  for norm, alone in cases:
-
-    def one(model: Model, norm: str = norm, alone: bool = alone):
-      d = model.w.shape[1]
-      # Some direction, made orthogonal, and another for the other side.
-      w, u = model.w[0], model.w[1]
-      u = u - w * (u @ w) / (w @ w)
-      e = model.w[2]
-
-      def curvatures(model):
-        f = exact_metric(norm, model, "categorical")
-        return u @ f[0, :d, 0, :d] @ u, u @ f[0, :d, 1, :d] @ e
-
-      before = curvatures(model)
-      after = curvatures(longer(norm, model, 2.0, alone=alone))
-      return [a / b for a, b in zip(after, before, strict=True)]
-
-    own, cross = _over(models, one)
-    name = {"layer": "layer, all of W"}.get(norm, norm)
-    found["layer, w_i alone" if alone else name] = {
-      "own": [float(own.min()), float(own.max())],
-      "cross": [float(cross.min()), float(cross.max())],
-    }
+  for name, (norm, alone, family) in cases.items():
+    before = exact(norm, models, family)[:, 0, :d]
+    after = exact(norm, longer(norm, models, 2.0, alone=alone), family)
+    after = after[:, 0, :d]
+    found[name] = {}
+    for side, j, v in (("own", 0, u), ("cross", 1, e)):
+      form = lambda f, j=j, v=v: np.einsum("np,npq,nq->n", u, f[:, :, j, :d], v)
+      if family != "gaussian" or side == "own":
+        found[name][side] = _ends(form(after) / form(before))
   return found
 
 
 def by_input(models: Model) -> Found:
   """The metric along the gains by the scale of the inputs.
 
-  {norm: {"change", "size": [networks, scales]}}: relative change, and relative
-  Frobenius norm, of the blocks of all gains; for no norm, along w_i / |w_i| of
-  all i (eq. 35). The outputs' covariance is held at what it is at scale 1.
+  {norm: {"change", "trace": [n, scales]}}: relative change of the block of
+  all gains, and its trace, from scale 1. For no norm the block is along
+  w_i / |w_i| of all i (eq. 35). Cov[y | x] is held at what it is at scale 1.
   """
+  w = np.asarray(models.w)
+  unit = w / np.linalg.norm(w, axis=-1, keepdims=True)
   found: Found = {}
   for norm in NORMS:
+    cov = _covariance(norm, models, "categorical")
 
-    def one(model: Model, norm: str = norm):
-      cov = fisher.covariance("categorical", fisher.natural(norm, model))
+    def block(scale: float, norm: str = norm, cov: jax.Array = cov):
+      derived = _derivatives(norm, models._replace(x=models.x * scale))
+      if norm == "none":
+        by_w = derived[..., : w.shape[-1]]
+        along = jnp.einsum("mnkid,mid->mnki", by_w, unit)[..., None]
+      else:
+        along = derived[..., -1:]
+      return np.asarray(_metric(along, cov))[:, :, 0, :, 0]
 
-      def along(scale):
-        scaled = model._replace(x=model.x * scale)
-        derived = fisher.derivatives(norm, scaled)
-        if norm != "none":
-          return fisher.metric(derived, cov)[:, -1, :, -1]
-        unit = model.w / jnp.linalg.norm(model.w, axis=1, keepdims=True)
-        d = model.w.shape[1]
-        own = jnp.einsum("nkid,id->nki", derived[..., :d], unit)[..., None]
-        return fisher.metric(own, cov)[:, 0, :, 0]
-
-      at_one = along(1.0)
-
-      def at(scale):
-        there = along(scale)
-        size = jnp.linalg.norm(there) / jnp.linalg.norm(at_one)
-        return fisher.gap(there, at_one), size
-
-      return jax.vmap(at)(jnp.array(INPUTS))
-
-    found[norm] = dict(zip(("change", "size"), _over(models, one), strict=True))
+    at_one, trace = block(1.0), lambda f: np.trace(f, axis1=1, axis2=2)
+    blocks = [block(scale) for scale in INPUTS]
+    found[norm] = {
+      "change": np.stack([_gap(f, at_one) for f in blocks], axis=1),
+      "trace": np.stack([trace(f) / trace(at_one) for f in blocks], axis=1),
+    }
   return found
+
+
+def _ends(values: np.ndarray) -> list[float]:
+  return [float(values.min()), float(values.max())]

@@ -72,7 +72,8 @@ def section(out: pathlib.Path) -> Section:
           )
           for scale in SCALES
         ]
-        for name in invariance.INVARIANT[norm]
+        for name in invariance.TRANSFORMATIONS
+        if name in invariance.INVARIANT[norm]
       }
       for norm in invariance.NORMS
     }
@@ -134,7 +135,7 @@ def _text(exact: Cells, by_scale: Mapping[str, Any], shift: float) -> str:
     table.append(cell)
   eps = []
   for norm, row in by_scale.items():
-    for name, values in sorted(row.items()):
+    for name, values in row.items():
       at = dict(zip(SCALES, values, strict=True))
       eps.append(
         {
@@ -154,10 +155,11 @@ data; the table, and the numbers, say that weight norm is not. Layer norm does
 not see a shift of a case's summed inputs ({shift:.0e}), but it sees one of the
 data.
 
-With the usual eps of {EPS:g} an invariance is approximate, and it is gone
-where the variance of the summed inputs is no longer large against eps: the
-changes below are at inputs of standard deviation 1, 1e-2 and 1e-4. Weight norm
-has no eps.
+With the usual eps of {EPS:g} an invariance to a scale is approximate, and it is
+gone where the variance of the summed inputs is no longer large against eps: the
+changes below are at inputs of standard deviation 1, 1e-2 and 1e-4. Invariances
+to a shift stay, as eps does not enter the mean (what grows there for batch norm
+is rounding: the shift is not scaled with the data). Weight norm has no eps.
 
 {report.markdown(eps)}
 ![Invariance and eps](table1_eps.png)

@@ -109,11 +109,6 @@ def metric(derived: jax.Array, cov: jax.Array) -> jax.Array:
   return jnp.einsum("nkip,nkl,nljq->ipjq", derived, cov, derived) / len(cov)
 
 
-def own_block(derived: jax.Array, cov: jax.Array) -> jax.Array:
-  """One block F_ii [p, p] of `own_derivatives` [n, H, p]."""
-  return jnp.einsum("nkp,nkl,nlq->pq", derived, cov, derived) / len(cov)
-
-
 def chi(norm: str, model: Model) -> tuple[jax.Array, jax.Array, jax.Array]:
   """What the paper's closed form is made of.
 

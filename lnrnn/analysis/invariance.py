@@ -192,17 +192,16 @@ def changes(
 
   Source: Ba et al. 2016, Table 1.
   """
-  return np.asarray(_changes(norm, transformation, draws, eps, scale))
+  draws = draws._replace(x=draws.x * scale)
+  moved = jax.vmap(TRANSFORMATIONS[transformation])(draws)
+  before, after = (
+    np.asarray(_outputs(norm, d.network, d.x, eps)) for d in (draws, moved)
+  )
+  length = lambda y: np.linalg.norm(y, axis=-1)
+  return (length(after - before) / length(before)).max(axis=-1)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 3))
-def _changes(norm, transformation, draws, eps, scale):
-  def one(drawn: Draw) -> jax.Array:
-    drawn = drawn._replace(x=drawn.x * scale)
-    moved = TRANSFORMATIONS[transformation](drawn)
-    before = outputs(norm, drawn.network, drawn.x, eps=eps)
-    after = outputs(norm, moved.network, moved.x, eps=eps)
-    length = lambda y: jnp.linalg.norm(y, axis=-1)
-    return (length(after - before) / length(before)).max()
-
-  return jax.vmap(one)(draws)
+# Compiled once a norm, whatever the transformation.
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _outputs(norm, networks, x, eps):
+  return jax.vmap(lambda n, x: outputs(norm, n, x, eps=eps))(networks, x)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lnrnn import map_norms, norms
+from lnrnn.errors import choices
 
 PADDINGS = ("zero", "circular")
 
@@ -78,6 +79,10 @@ class ConvNet(nn.Module):
 
   def _layers(self) -> list[tuple[int, int, str]]:
     """Channels, side of the window and padding of each convolution."""
+    if self.padding not in PADDINGS:
+      raise ValueError(
+        f"padding={self.padding!r}: {choices(self.padding, PADDINGS)}"
+      )
     padding = {"zero": "SAME", "circular": "CIRCULAR"}[self.padding]
     padded = [(w, 3, padding) for w in self.widths for _ in range(self.depth)]
     return padded + [(self.widths[-1], side, "VALID") for side in (3, 1, 1)]

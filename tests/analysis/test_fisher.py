@@ -11,13 +11,19 @@ from experiments import fisher_runs as part
 from lnrnn.analysis import fisher
 from lnrnn.analysis.fisher import Model
 
-NORMS = ("none", "weight", "batch", "layer")
+NORMS = part.NORMS
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture(scope="module")
 def models():
   with jax.enable_x64(True):
     return fisher.draw(3, seed=3, cases=7, d=4, outputs=3)
+
+
+def exact_metric(norm, model, family):
+  """The metric of one model, [H, d + 2, H, d + 2]."""
+  return part.exact(norm, jax.tree.map(lambda a: a[None], model), family)[0]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def test_the_metric_is_the_mean_square_of_the_scores(norm, family, model, x64):
   score = jnp.concatenate([w, bias[..., None], gain[..., None]], -1)
   p = jnp.exp(log_p(*at))
   wanted = jnp.einsum("no,noip,nojq->ipjq", p, score, score) / len(model.x)
-  found = part.exact_metric(norm, model, family)
+  found = exact_metric(norm, model, family)
   np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
@@ -66,7 +72,7 @@ def test_half_the_metric_is_the_divergence_of_near_models(norm, model, x64):
   t = 1e-4
   before, after = log_p(0.0), log_p(t)
   kl = (jnp.exp(before) * (before - after)).sum(-1).mean()
-  f = part.exact_metric(norm, model, "categorical")
+  f = exact_metric(norm, model, "categorical")
   half = jnp.einsum("ip,ipjq,jq", delta, f, delta) / 2
   assert float(kl / t**2) == pytest.approx(float(half), rel=1e-2)
 
@@ -80,18 +86,11 @@ def test_the_gaussian_metric_divides_by_the_variance(model, x64):
   np.testing.assert_array_equal(one[0], np.eye(3))
 
 
-@pytest.mark.parametrize("family", fisher.FAMILIES)
-@pytest.mark.parametrize("norm", ["weight", "batch"])
-def test_the_closed_form_is_exact_for_batch_and_weight_norm(
-  norm, family, models, x64
-):
-  for i in range(3):
-    model = jax.tree.map(lambda a, i=i: a[i], models)
-    cov = fisher.covariance(family, fisher.natural(norm, model))
-    closed = fisher.closed_form(norm, model, cov)
-    exact = fisher.metric(fisher.derivatives(norm, model), cov)
-    assert float(fisher.gap(closed, exact)) <= 1e-8
-    assert float(jnp.abs(exact).max()) > 1e-3
+def test_the_closed_form_is_exact_for_batch_and_weight_norm(models, x64):
+  found = part.form_gaps(models)
+  for norm in ("batch", "weight"):
+    assert max(found[norm].values()) <= 1e-8
+  assert min(found["layer"].values()) > 1e-2
 
 
 def test_under_layer_norm_it_misses_what_outputs_share(model, x64):
@@ -108,7 +107,7 @@ def test_under_layer_norm_it_misses_what_outputs_share(model, x64):
   np.testing.assert_allclose(own[..., -1], n, atol=1e-12)
   # Independent outputs have cross blocks all the same; weight norm's do not.
   assert float(jnp.abs(fisher.metric(derived, cov)[0, :, 1]).max()) > 1e-3
-  plain = part.exact_metric("weight", model, "bernoulli")
+  plain = exact_metric("weight", model, "bernoulli")
   assert float(jnp.abs(plain[0, :, 1]).max()) == 0
 
 
@@ -139,6 +138,7 @@ def test_there_is_no_curvature_along_normalised_weights(models, x64):
 
 def test_doubling_a_weight_vector_quarters_its_curvature(models, x64):
   found = part.on_doubling(models)
+  assert found["none, Gaussian"]["own"] == pytest.approx([1, 1], abs=1e-12)
   for name in ("batch", "weight"):
     assert found[name]["own"] == pytest.approx([0.25, 0.25], abs=1e-9)
     assert found[name]["cross"] == pytest.approx([0.5, 0.5], abs=1e-9)
@@ -165,18 +165,18 @@ def test_along_the_gain_batch_and_layer_norm_do_not_see_the_inputs_scale(
   found = part.by_input(models)
   for norm in ("batch", "layer"):
     assert found[norm]["change"].max() <= 1e-9
-    np.testing.assert_allclose(found[norm]["size"], 1)
+    np.testing.assert_allclose(found[norm]["trace"], 1)
   # Eqs. (34) and (35) are one expression: both grow as the square.
-  grown = np.broadcast_to(np.array(part.INPUTS) ** 2, (3, len(part.INPUTS)))
+  square = np.square(part.INPUTS)
   for norm in ("weight", "none"):
-    np.testing.assert_allclose(found[norm]["size"], grown)
+    change, trace = found[norm]["change"], found[norm]["trace"]
     np.testing.assert_allclose(
-      found[norm]["change"], np.abs(grown - 1), atol=1e-9
+      change, np.broadcast_to(np.abs(square - 1), change.shape), atol=1e-9
     )
+    np.testing.assert_allclose(trace, np.broadcast_to(square, trace.shape))
 
 
-def test_along_the_gain_of_batch_norm_the_metric_is_the_covariance(model, x64):
-  # Eq. (32): the mean square of what is normalised is 1.
-  cov = fisher.covariance("gaussian", fisher.natural("batch", model))
-  f = fisher.metric(fisher.derivatives("batch", model), cov)
-  np.testing.assert_allclose(f[:, -1, :, -1], np.eye(3), atol=1e-12)
+def test_eq_32_holds_where_the_covariance_does_not_depend_on_x(models, x64):
+  found = part.gain_form_gaps(models)
+  assert found["gaussian"] <= 1e-12
+  assert min(found["bernoulli"], found["categorical"]) >= 1e-2

@@ -13,6 +13,8 @@ CELLS = [
   for name in invariance.TRANSFORMATIONS
 ]
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(scope="module")
 def draws():

@@ -1,6 +1,7 @@
 """Which units of a convnet are on, and where."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -92,6 +93,13 @@ def test_the_program_draws_finished_runs_and_tells_of_others(
   assert [kind["norm"] for kind in found] == ["batch", "layer"]
   rings = found[0]["layers"]["a_0"]
   assert [ring["places"] for ring in rings[:2]] == [108, 100]
+  twice = tmp_path / "again"
+  shutil.copytree(tmp_path / "layer", twice)
+  ran = program("border", f"--workdir={tmp_path}")
+  assert ran.code == 2
+  assert ran.lines == [
+    f"{tmp_path}: two runs of layer norm, seed 0, one in layer"
+  ]
   table = (tmp_path / "border.md").read_text()
   assert "layer norm" in table and "rare: border" in table
 
