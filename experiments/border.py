@@ -23,7 +23,8 @@ import numpy as np
 
 from experiments import launch
 from lnrnn import files, plotting, report
-from lnrnn.errors import UserError
+from lnrnn.data import cifar10
+from lnrnn.errors import ConfigError, UserError, choices
 from lnrnn.training import runs as runs_lib
 from lnrnn.training import signals
 
@@ -120,7 +121,8 @@ class Kind(NamedTuple):
     words = [plotting.norm_label(self.norm)]
     if self.norm in ("layer", "rms"):
       words += [f"over {self.form}"] if self.form != "units" else []
-      words += [f"{self.border} off"] if self.border else []
+      if self.border:
+        words.append(f"interior statistics ({self.border} off)")
     words += ["circular"] if self.padding == "circular" else []
     return ", ".join(words)
 
@@ -186,6 +188,10 @@ def _table(kinds: Mapping[Kind, Seeds]) -> str:
 
 def main() -> None:
   """Measures, draws and writes."""
+  if _SPLIT.value not in cifar10.SPLITS:
+    raise ConfigError(
+      f"--split={_SPLIT.value!r}: {choices(_SPLIT.value, cifar10.SPLITS)}"
+    )
   folder = pathlib.Path(_WORKDIR.value)
   found: dict[Kind, dict[int, dict[str, Units]]] = {}
   for path in sorted(folder.glob("*/config.json")):

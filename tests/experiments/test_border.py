@@ -104,6 +104,15 @@ def test_the_program_draws_finished_runs_and_tells_of_others(
   assert "layer norm" in table and "rare: border" in table
 
 
+def test_an_unknown_split_is_one_line(program, tmp_path):
+  ran = program("border", f"--workdir={tmp_path}", "--split=tset")
+  assert ran.code == 2
+  assert ran.lines == [
+    "--split='tset': must be one of train, validation, test; did you mean"
+    " 'test'?"
+  ]
+
+
 def test_a_folder_without_runs_is_one_line(program, tmp_path):
   ran = program("border", f"--workdir={tmp_path}")
   assert ran.code == 2
