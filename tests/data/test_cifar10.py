@@ -1,3 +1,5 @@
+"""CIFAR-10 as its owners pack it, from tensorflow-datasets, and damaged."""
+
 import io
 import json
 import pickle
