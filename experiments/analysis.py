@@ -46,12 +46,13 @@ def main() -> None:
     if part not in PARTS:
       raise ConfigError(f"--parts={part!r}: {choices(part, list(PARTS))}")
   folder = pathlib.Path(_WORKDIR.value)
-  folder.mkdir(parents=True, exist_ok=True)
   sections = {}
-  for name in dict.fromkeys(_PARTS.value):
-    start = time.perf_counter()
-    sections[name] = PARTS[name](folder)
-    signals.say(f"{name}: {time.perf_counter() - start:.0f} s")
+  with files.writing(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in dict.fromkeys(_PARTS.value):
+      start = time.perf_counter()
+      sections[name] = PARTS[name](folder)
+      signals.say(f"{name}: {time.perf_counter() - start:.0f} s")
   rows = [row for section in sections.values() for row in section.rows]
   verdicts = report.markdown(
     [
@@ -72,7 +73,7 @@ def main() -> None:
     "claims.json": _json([row._asdict() for row in rows]),
   }
   for name, text in written.items():
-    with files.atomic(folder / name) as part:
+    with files.writing(folder), files.atomic(folder / name) as part:
       part.write_text(text, encoding="utf-8")
   signals.say(f"{verdicts}\nwritten: {folder}/{', '.join(written)}")
 

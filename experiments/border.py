@@ -222,7 +222,6 @@ def main() -> None:
     for kind, seeds in kinds.items()
   ]
   title = f"fraction of the cases in which a unit is on ({_SPLIT.value})"
-  plotting.maps(maps, folder / "border.png", title=title)
   numbers = [
     {
       **kind._asdict(),
@@ -238,10 +237,12 @@ def main() -> None:
     for kind, seeds in kinds.items()
   ]
   text = _table(kinds)
-  with files.atomic(folder / "border.md") as part:
-    part.write_text(text, encoding="utf-8")
-  with files.atomic(folder / "border.json") as part:
-    part.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+  with files.writing(folder):
+    plotting.maps(maps, folder / "border.png", title=title)
+    with files.atomic(folder / "border.md") as part:
+      part.write_text(text, encoding="utf-8")
+    with files.atomic(folder / "border.json") as part:
+      part.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
   signals.say(f"{text}\nwritten: {folder}/border.png, .md and .json")
 
 

@@ -112,12 +112,13 @@ def main() -> None:
   commits = sorted({str(start["git_commit"])[:8] for start in starts})
   text += f"\n{len(runs)} runs, by commits {', '.join(commits)}.\n"
   path = pathlib.Path(_WORKDIR.value, "claims.md")
-  with files.atomic(path) as part:
-    part.write_text(text, encoding="utf-8")
-  with files.atomic(path.with_suffix(".json")) as part:
-    part.write_text(
-      json.dumps([row._asdict() for row in rows], indent=2) + "\n"
-    )
+  with files.writing(path.parent):
+    with files.atomic(path) as part:
+      part.write_text(text, encoding="utf-8")
+    with files.atomic(path.with_suffix(".json")) as part:
+      part.write_text(
+        json.dumps([row._asdict() for row in rows], indent=2) + "\n"
+      )
   print(f"{text}\nwritten: {path}, {path.with_suffix('.json')}")
 
 

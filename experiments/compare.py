@@ -123,20 +123,21 @@ def main() -> None:
   comparison = report.Comparison(
     runs, found, varied, metrics, _LAST.value, _RUNNING_BEST.value
   )
-  picture = plotting.curves(
-    report.panels(comparison, x, logx=_LOGX.value, columns=_COLUMNS.value),
-    folder / f"figure_{x.split('.')[-1]}.png",
-  )
   # The curves of a run that diverged say so themselves.
   notes = {
     run: "" if s.kind == "diverged" else s.text for run, s in status.items()
   }
   rows = report.table(comparison, notes, baseline)
   text = report.markdown(rows)
-  with files.atomic(folder / "table.md") as part:
-    part.write_text(text, encoding="utf-8")
-  _write_csv(folder / "table.csv", rows)
-  _write_csv(folder / "curves.csv", report.points(comparison))
+  with files.writing(folder):
+    picture = plotting.curves(
+      report.panels(comparison, x, logx=_LOGX.value, columns=_COLUMNS.value),
+      folder / f"figure_{x.split('.')[-1]}.png",
+    )
+    with files.atomic(folder / "table.md") as part:
+      part.write_text(text, encoding="utf-8")
+    _write_csv(folder / "table.csv", rows)
+    _write_csv(folder / "curves.csv", report.points(comparison))
   print(f"\n{next(iter(found.values())).record['data']}\n\n{text}")
   print(f"figure: {picture}\ntable:  {folder / 'table.md'}, table.csv")
   print(f"curves: {folder / 'curves.csv'}")

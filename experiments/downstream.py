@@ -22,8 +22,7 @@ makes) or anew (`split`), or by 10-fold cross-validation (`nested`, the
 authors'). Nothing is chosen on what is tested.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-import contextlib
+from collections.abc import Mapping, Sequence
 import json
 import math
 import os
@@ -173,17 +172,6 @@ def _one(
   return found
 
 
-@contextlib.contextmanager
-def _writing(where: pathlib.Path) -> Generator[None]:
-  """Turns what a disk refuses into one line."""
-  try:
-    yield
-  except OSError as error:
-    raise WorkdirError(
-      f"{where} cannot be written: {one_line(error)}"
-    ) from error
-
-
 def _seconds(workdir: pathlib.Path, step: int) -> dict[str, float]:
   """Training seconds at a step, or before it, for figures over them."""
   found = 0.0
@@ -221,7 +209,7 @@ def _run(workdir: pathlib.Path) -> None:
     began = time.monotonic()
     # By one process at a time: what is kept is read and written.
     with (
-      _writing(workdir),
+      files.writing(workdir),
       filelock.FileLock(workdir / f"{FOLDER}.lock"),
     ):
       found = _one(tasks, Encoder.of(model), workdir, step, extra | how)
@@ -381,7 +369,7 @@ def main() -> None:
       model = model.expanded(word_vectors.load(_EXPAND.value))
     encoder = Encoder.of(model)
   out = pathlib.Path(_OUT.value)
-  with _writing(out):
+  with files.writing(out):
     found = _one(tasks, encoder, out, 0, how)
   signals.say(json.dumps(found, indent=1))
 

@@ -8,6 +8,26 @@ import pathlib
 import secrets
 import shutil
 
+from lnrnn.errors import WorkdirError, one_line
+
+
+@contextlib.contextmanager
+def writing(where: str | os.PathLike[str]) -> Generator[None]:
+  """Turns what a disk refuses into one line.
+
+  Args:
+    where: the file or folder that the body writes, for the line.
+
+  Raises:
+    WorkdirError: the body raised an OSError.
+  """
+  try:
+    yield
+  except OSError as error:
+    raise WorkdirError(
+      f"{where} cannot be written: {one_line(error)}"
+    ) from error
+
 
 @contextlib.contextmanager
 def atomic(

@@ -1,5 +1,6 @@
 """The report on section 5: its verdicts, its files, its errors."""
 
+import errno
 import json
 
 import numpy as np
@@ -137,3 +138,23 @@ def test_an_unknown_part_is_one_line_and_nothing_is_written(program, tmp_path):
     " 'table1'?"
   ]
   assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "full"])
+def test_a_folder_that_cannot_be_written_is_one_line(
+  kind, program, monkeypatch, tmp_path
+):
+  def full(out):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  folder = tmp_path / "new"
+  if kind == "file":
+    folder.write_text("mine")
+  monkeypatch.setattr(table1, "section", full)
+  ran = program("analysis", f"--workdir={folder}", "--parts=table1")
+  assert ran.code == 2
+  (line,) = ran.lines
+  assert line.startswith(f"{folder} cannot be written: ")
+  assert ("File exists" if kind == "file" else "No space left") in line
+  if kind == "file":
+    assert folder.read_text() == "mine"
