@@ -69,19 +69,9 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
 def _sides(
   runs: Runs, rates: dict[Group, float], *systems: str
 ) -> list[list[runs_lib.Curves]]:
-  """Finished runs of each system, by the seeds that all have."""
-  found = [
-    {
-      seed: c
-      for seed, c in claims.of_side(
-        runs, Side(s, BATCH_SIZE, ERROR), rates.get((s, BATCH_SIZE), np.nan)
-      ).items()
-      if not c.unfinished or c.diverged
-    }
-    for s in systems
-  ]
-  seeds = sorted(set.intersection(*(set(side) for side in found)))
-  return [[side[seed] for seed in seeds] for side in found]
+  """As `claims.paired`, of systems."""
+  sides = [Side(system, BATCH_SIZE, ERROR) for system in systems]
+  return claims.paired(runs, rates, sides)
 
 
 def _epoch(curves: runs_lib.Curves) -> int:

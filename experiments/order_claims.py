@@ -70,16 +70,9 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
   claims.check_equal(runs)
   # Running bests are carried on, so that budgets have to be equal here.
   claims.check_budgets(runs, ("train_steps", "eval_every", "patience"))
-  sides = [
-    claims.of_side(runs, Side(norm, BATCH_SIZE, CHOSEN_BY), SHARED_RATE)
-    for norm in ("none", "layer")
-  ]
-  seeds = sorted(
-    seed
-    for seed in sides[0].keys() & sides[1].keys()
-    if not any(s[seed].unfinished and not s[seed].diverged for s in sides)
-  )
-  pairs = _Pairs(*([side[seed] for seed in seeds] for side in sides))
+  sides = [Side(norm, BATCH_SIZE, CHOSEN_BY) for norm in ("none", "layer")]
+  rates = {side[:2]: SHARED_RATE for side in sides}
+  pairs = _Pairs(*claims.paired(runs, rates, sides))
   return [
     _own_best(pairs),
     _faster(pairs),

@@ -82,7 +82,7 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
         for seed, curves in claims.of_side(
           runs, Side(name, size, ERROR), rate
         ).items()
-        if not curves.unfinished or curves.diverged
+        if claims.done(curves)
       }
       for (name, size), rate in rates.items()
       # With trials, what had none is not tuned.

@@ -77,16 +77,8 @@ def _pairs(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> Pairs:
   rates = claims.rates(runs, chosen)
   found: Pairs = []
   for size in sorted({key.batch_size for key in runs}):
-    sides = [
-      claims.of_side(
-        runs, Side(norm, size, CHOSEN_BY), rates.get((norm, size), np.nan)
-      )
-      for norm in ("none", "layer")
-    ]
-    for seed in sorted(sides[0].keys() & sides[1].keys()):
-      pair = sides[0][seed], sides[1][seed]
-      if not any(c.unfinished and not c.diverged for c in pair):
-        found.append(pair)
+    sides = [Side(norm, size, CHOSEN_BY) for norm in ("none", "layer")]
+    found += zip(*claims.paired(runs, rates, sides), strict=True)
   return found
 
 

@@ -187,7 +187,7 @@ def best_rates(
   errors: dict[Group, dict[float, float]] = {}
   for key, curves in trials.items():
     name = f"trial {key.norm}, batch {key.batch_size}, rate {key.rate:g}"
-    if curves.unfinished and not curves.diverged:
+    if not done(curves):
       raise UserError(f"{name} is {curves.unfinished}: finish it first")
     value = math.inf if curves.diverged else level(curves, metric)
     group = errors.setdefault((key.norm, key.batch_size), {})
@@ -239,6 +239,33 @@ def of_side(runs: Runs, side: Side, rate: float) -> dict[int, runs_lib.Curves]:
   """{seed: run} of one side."""
   wanted = (side.norm, side.batch_size, rate)
   return {key.seed: c for key, c in runs.items() if key[:3] == wanted}
+
+
+def done(curves: runs_lib.Curves) -> bool:
+  """Whether a run will say no more: it has finished, or diverged."""
+  return not curves.unfinished or curves.diverged
+
+
+def paired(
+  runs: Runs, rates: dict[Group, float], sides: Sequence[Side]
+) -> list[list[runs_lib.Curves]]:
+  """The runs of each side that are done, by the seeds that all sides have.
+
+  Args:
+    runs: the reported ones.
+    rates: {(norm, batch size): rate} to look at.
+    sides: to compare.
+
+  Returns:
+    For each side its runs, seed by seed.
+  """
+  found = [of_side(runs, s, rates.get(s[:2], math.nan)) for s in sides]
+  seeds = [
+    seed
+    for seed in sorted(set.intersection(*(set(side) for side in found)))
+    if all(done(side[seed]) for side in found)
+  ]
+  return [[side[seed] for seed in seeds] for side in found]
 
 
 def cut(curves: runs_lib.Curves, metric: str, epoch: int) -> Curve:
