@@ -155,17 +155,12 @@ def normed(
     raise ValueError(fault)
   if norm not in ("layer", "rms", "group"):
     return norms.normed(layer, norm, options, name=name)
-  group = norm == "group"
-  module = MapNorm(
-    centre=norm != "rms",
-    form="maps" if group else options.form,
-    groups=options.groups if group else 1,
-    border=0 if group else options.border,
-    eps=options.eps,
-    gain_init=nn.initializers.constant(options.gain_init),
-    bias_init=layer.bias_init,
-    param_dtype=layer.param_dtype,
-    parent=None,
-  )
-  bare = layer.clone(parent=None, use_bias=False)
-  return norms.Normed(bare, module, name=name)
+  if norm == "group":
+    own = {"form": "maps", "groups": options.groups}
+  else:
+    own = {
+      "centre": norm == "layer",
+      "form": options.form,
+      "border": options.border,
+    }
+  return norms.followed(layer, MapNorm, options, name=name, **own)

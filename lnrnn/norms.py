@@ -5,6 +5,7 @@ norm its statistics). `normed` is the one place where a norm's name becomes
 code.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import math
@@ -530,28 +531,51 @@ def normed(
     raise ValueError(fault)
   if norm == "none":
     return Normed(layer.clone(parent=None), None, name=name)
-  bare = layer.clone(parent=None, use_bias=False)
   if norm == "weight":
     bias_init = layer.bias_init if layer.use_bias else None
     module = WeightNorm(bias_init, options.data_dependent, parent=None)
+    bare = layer.clone(parent=None, use_bias=False)
     return Normed(bare, module, name=name)
-  gain_init = nn.initializers.constant(options.gain_init)
-  kind = {"layer": LayerNorm, "rms": RMSNorm, "batch": BatchNorm}[norm]
-  own = (
-    {
-      "momentum": options.momentum,
-      "unbiased": options.unbiased,
-      "test": options.test,
-    }
-    if norm == "batch"
-    else {}
-  )
+  if norm == "batch":
+    return followed(
+      layer,
+      BatchNorm,
+      options,
+      name=name,
+      momentum=options.momentum,
+      unbiased=options.unbiased,
+      test=options.test,
+    )
+  kind = {"layer": LayerNorm, "rms": RMSNorm}[norm]
+  return followed(layer, kind, options, name=name)
+
+
+def followed(
+  layer: nn.Module,
+  kind: Callable[..., nn.Module],
+  options: Options,
+  *,
+  name: str | None,
+  **own: Any,
+) -> nn.Module:
+  """A layer and the norm that follows it, and takes over its bias.
+
+  Args:
+    layer: as of `normed`.
+    kind: of the norm, a module with gain and bias.
+    options: with `eps` and `gain_init`.
+    name: the module's name in its parent.
+    **own: fields that this kind alone has.
+
+  Returns:
+    A module called as `module(x, train=...)`.
+  """
   module = kind(
     eps=options.eps,
-    gain_init=gain_init,
+    gain_init=nn.initializers.constant(options.gain_init),
     bias_init=layer.bias_init,
     param_dtype=layer.param_dtype,
     parent=None,
     **own,
   )
-  return Normed(bare, module, name=name)
+  return Normed(layer.clone(parent=None, use_bias=False), module, name=name)
