@@ -10,6 +10,7 @@ import numpy as np
 
 from lnrnn import losses
 from lnrnn.data import batches, mnist
+from lnrnn.errors import ConfigError
 from lnrnn.training import config as config_lib
 from lnrnn.training import population
 
@@ -38,12 +39,12 @@ def load(
   """Loads the pictures that a config names.
 
   Args:
-    config: with `data.source`, `data.dir` and `data.train_cases`; None of the
-      last are all there are.
+    config: with `data.source`, `data.dir` and `data.train_cases`.
     *shape: of a picture, if not as the loader gives it.
     loader: (source, folder) -> pictures; `mnist.load` by default.
 
   Raises:
+    ConfigError: there are fewer training pictures than `data.train_cases`.
     DataError: if the data is missing or damaged.
   """
   data = (loader or mnist.load)(config.data.source, config.data.dir or None)
@@ -55,9 +56,13 @@ def load(
     for name, split in data.splits.items()
   }
   cases, there = config.data.train_cases, len(splits["train"]["label"])
+  if cases > there:
+    raise ConfigError(
+      f"data.train_cases={cases}: this data has {there:,}; say"
+      f" data.train_cases={there}"
+    )
   splits["train"] = {k: v[:cases] for k, v in splits["train"].items()}
-  whole = cases is None or cases == there
-  used = "" if whole else f", of which the first {cases:,} are used"
+  used = "" if cases == there else f", of which the first {cases:,} are used"
   return Pictures(
     splits,
     batches.ShuffledBatches(
