@@ -11,7 +11,7 @@ results are on CIFAR-10:
       --workdir=runs/convnet_bn
 
 where data.train_cases=14400 belongs to the subset that docs/results/convnet.md
-is of: four minutes on a core for test errors of 26 to 34 % after 15 epochs.
+is of: some six minutes on a core for test errors of 26 to 34 % after 15 epochs.
 """
 
 from configs import common

@@ -196,11 +196,15 @@ def test_a_data_folder_that_is_not_set_is_said(refused, monkeypatch):
   assert "LNRNN_DATA_DIR" in line
 
 
-def test_a_batch_larger_than_the_data_that_is_there_is_refused(
-  refused, idx_dir
-):
+def test_more_training_cases_than_the_data_holds_are_refused(refused, idx_dir):
   # 10,000 digits, of which 5,000 become the validation split.
-  (line,) = refused(f"data.source=idx,data.dir={idx_dir},batch_size=6000")
+  (line,) = refused(f"data.source=idx,data.dir={idx_dir}")
+  assert "data.train_cases=55000" in line and "data.train_cases=5000" in line
+
+
+def test_a_batch_larger_than_the_training_cases_is_refused(refused, idx_dir):
+  spec = f"data.source=idx,data.dir={idx_dir},data.train_cases=5000"
+  (line,) = refused(f"{spec},batch_size=6000")
   assert "batch_size" in line and "6000" in line and "5000" in line
 
 
