@@ -2,8 +2,8 @@
 
   python -m experiments.analysis --workdir=runs/analysis
 
-needs no data and no GPU: two to three minutes on two cores. In the workdir it
-leaves
+needs no data and no GPU: two to three minutes on two cores, `--small`, which
+shows that it works and no more, half a minute. In the workdir it leaves
 
   analysis.md     the tables of all parts, and the verdicts
   *.png           the figures
@@ -20,14 +20,14 @@ import time
 
 from absl import flags
 
-from experiments import dynamics, fisher, launch, table1
+from experiments import dynamics, dynamics_runs, fisher, launch, table1
 from experiments.sections import Section
 from lnrnn import files, report
 from lnrnn.errors import ConfigError, choices
 from lnrnn.training import signals
 
 # What the report consists of, in its order.
-PARTS: dict[str, Callable[[pathlib.Path], Section]] = {
+PARTS: dict[str, Callable[..., Section]] = {
   "table1": table1.section,
   "fisher": fisher.section,
   "dynamics": dynamics.section,
@@ -37,6 +37,19 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "folder of report and figures", required=True
 )
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "what is computed")
+_SMALL = flags.DEFINE_bool("small", False, "fewer and smaller networks")
+
+_FEW = dynamics_runs.Sizes(
+  features=16,
+  networks=4,
+  steps=40,
+  sequences=8,
+  products=2,
+  updates=10,
+  seeds=1,
+  test=100,
+  trained={"LSTM": ("layer", "none"), "GRU": ("layer", "none")},
+)
 
 
 @signals.abrupt()
@@ -51,7 +64,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(_PARTS.value):
       start = time.perf_counter()
-      sections[name] = PARTS[name](folder)
+      how = {"sizes": _FEW} if _SMALL.value and name == "dynamics" else {}
+      sections[name] = PARTS[name](folder, **how)
       signals.say(f"{name}: {time.perf_counter() - start:.0f} s")
   rows = [row for section in sections.values() for row in section.rows]
   verdicts = report.markdown(

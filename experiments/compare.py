@@ -13,16 +13,13 @@ the figure stand table.md, table.csv and, with every evaluation, curves.csv.
 """
 
 from collections.abc import Sequence
-import csv
-import itertools
 import pathlib
-from typing import Any
 
 from absl import flags
 
 from configs import common
-from experiments import launch, sets
-from lnrnn import files, plotting, report
+from experiments import figures, launch, sets
+from lnrnn import report
 from lnrnn.errors import ConfigError, UserError
 from lnrnn.training import runs as runs_lib
 
@@ -81,7 +78,7 @@ def main() -> None:
   """Trains what is missing, then draws and prints."""
   if _FRESH.value and _DRAW.value:
     raise ConfigError("--fresh deletes the runs that --draw_only would draw")
-  varied = [_parse_vary(text) for text in _VARY.value]
+  varied = [figures.varied(text) for text in _VARY.value]
   fields = [field for text, _ in varied for field in text.split("+")]
   for field, values in varied:
     for value in values:
@@ -103,14 +100,10 @@ def main() -> None:
   runs = runs_lib.product(_CONFIG.value, varied, seeds, folder)
   sets.check(runs, fresh=_FRESH.value)
   names = _METRICS.value or list(launch.load(runs[0].spec).compare_metrics)
-  metrics = [_metric(name) for name in names]
-  x, baseline = _abscissa(varied), _baseline(varied)
+  metrics = [figures.metric(name) for name in names]
+  x, against = _abscissa(varied), figures.baseline(varied, _BASELINE.value)
   status = _train(runs)
-  found = {
-    run: runs_lib.Curves.read(run.workdir)
-    for run in runs
-    if (run.workdir / "metrics.jsonl").exists()
-  }
+  found = figures.found(runs)
   failed = [s.text for s in status.values() if s.kind == "failed"]
   if not found:
     failed.append(f"--workdir={folder}: no run has been trained there")
@@ -120,88 +113,40 @@ def main() -> None:
     if _METRICS.value and name not in measured:
       there = ", ".join(sorted(key for key in measured if "/" in key))
       raise ConfigError(f"--metrics: no run has {name!r}; there are: {there}")
-  comparison = report.Comparison(
-    runs, found, varied, metrics, _LAST.value, _RUNNING_BEST.value
+  drawn = figures.draw(
+    report.Comparison(
+      runs, found, varied, metrics, _LAST.value, _RUNNING_BEST.value
+    ),
+    folder,
+    x=x,
+    against=against,
+    status=status,
+    logx=_LOGX.value,
+    columns=_COLUMNS.value,
   )
-  # The curves of a run that diverged say so themselves.
-  notes = {
-    run: "" if s.kind == "diverged" else s.text for run, s in status.items()
-  }
-  rows = report.table(comparison, notes, baseline)
-  text = report.markdown(rows)
-  with files.writing(folder):
-    picture = plotting.curves(
-      report.panels(comparison, x, logx=_LOGX.value, columns=_COLUMNS.value),
-      folder / f"figure_{x.split('.')[-1]}.png",
-    )
-    with files.atomic(folder / "table.md") as part:
-      part.write_text(text, encoding="utf-8")
-    _write_csv(folder / "table.csv", rows)
-    _write_csv(folder / "curves.csv", report.points(comparison))
-  print(f"\n{next(iter(found.values())).record['data']}\n\n{text}")
-  print(f"figure: {picture}\ntable:  {folder / 'table.md'}, table.csv")
+  print(f"\n{next(iter(found.values())).record['data']}\n\n{drawn.table}")
+  print(f"figure: {drawn.picture}\ntable:  {folder / 'table.md'}, table.csv")
   print(f"curves: {folder / 'curves.csv'}")
   if failed:
     raise UserError("\n".join(failed))
 
 
-def _write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-  names = list(dict.fromkeys(key for row in rows for key in row))
-  with (
-    files.atomic(path) as part,
-    part.open("w", newline="", encoding="utf-8") as file,
-  ):
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-def _parse_vary(text: str) -> tuple[str, tuple[str, ...]]:
-  field, eq, values = text.partition("=")
-  parts = tuple(common.split(values))
-  if not eq or not parts:
-    raise ConfigError(f"--vary={text!r}: must read field=value,value,...")
-  return field.strip(), parts
-
-
-def _metric(text: str) -> report.Metric:
-  """Reads "train/nll:log" as ("train/nll", "min", True)."""
-  name, *options = text.split(":")
-  if wrong := set(options) - {"log", "max"}:
-    raise ConfigError(f"--metrics={text}: {wrong.pop()!r} is not log or max")
-  mode = "max" if "max" in options else "min"
-  return report.Metric(name, mode, "log" in options)
-
-
 def _abscissa(varied: Sequence[report.Varied]) -> str:
   """What --x says, if it can be drawn."""
-  x, known = _X.value, ("updates", "epochs", "seconds")
-  if x in known:
+  x = _X.value
+  if x in figures.ABSCISSAE:
     return x
   values = dict(varied[1:]).get(x)
   if values is None:
     raise ConfigError(
-      f"--x={x}: must be one of {', '.join(known)}, or a field of --vary after"
-      " the first"
+      f"--x={x}: must be one of {', '.join(figures.ABSCISSAE)}, or a field of"
+      " --vary after the first"
     )
   try:
     _ = [float(value) for value in values]
   except ValueError:
     raise ConfigError(f"--x={x}: its values are no numbers") from None
   return x
-
-
-def _baseline(varied: Sequence[report.Varied]) -> str:
-  """Which of the first field's values speed is measured against."""
-  values = varied[0][1] if varied else ("",)
-  norms = (value.partition("+")[0] == "none" for value in values)
-  default = next(itertools.compress(values, norms), values[0])
-  baseline = default if _BASELINE.value is None else _BASELINE.value
-  if baseline not in values:
-    raise ConfigError(
-      f"--baseline={baseline!r}: must be one of {', '.join(values)}"
-    )
-  return baseline
 
 
 def _train(

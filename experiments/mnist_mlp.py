@@ -86,6 +86,24 @@ def build(config: config_lib.Config) -> Experiment:
   )
 
 
+def inputs(config: config_lib.Config, split: str, cases: int) -> jax.Array:
+  """What the network of a run gets of a split.
+
+  Args:
+    config: of the run.
+    split: one of `mnist.SPLITS`.
+    cases: digits, at most; the first ones.
+
+  Returns:
+    [n, 784] in [0, 1].
+
+  Raises:
+    DataError: if the data is missing or damaged.
+  """
+  data = labelled.load(config, PIXELS)
+  return _scale(jnp.asarray(data.splits[split]["image"][:cases]))
+
+
 def make_model(config: config_lib.Config) -> MLP:
   """The network that `config` describes."""
   return MLP(

@@ -379,13 +379,16 @@ def faster(
   pairs: Sequence[tuple[runs_lib.Curves, runs_lib.Curves]],
   metric: str,
   own: str,
+  *,
+  mode: metrics.Mode = "min",
 ) -> tuple[np.ndarray, str]:
-  """How much faster the second of each pair is, where less is better.
+  """How much faster the second of each pair is.
 
   Args:
     pairs: (the other, the variant), seed by seed; one at least.
     metric: of the other.
     own: of the variant.
+    mode: "min" where less is better, else "max".
 
   Returns:
     [seeds] effects, and what is told beside: the speed-up, the mean effect as
@@ -393,8 +396,8 @@ def faster(
   """
   base = [curve(a, metric) for a, _ in pairs]
   variant = [curve(b, own) for _, b in pairs]
-  effects = metrics.paired_log_speed_ups(base, variant, mode="min")
-  number = metrics.speed_up(base, variant, mode="min")
+  effects = metrics.paired_log_speed_ups(base, variant, mode=mode)
+  number = metrics.speed_up(base, variant, mode=mode)
   ratio = "not reached" if number.ratio is None else f"{number.ratio:.2f}"
   costs = [seconds_per_update(b) / seconds_per_update(a) for a, b in pairs]
   paired = np.exp(np.mean(effects))

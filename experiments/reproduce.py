@@ -1,0 +1,111 @@
+"""Reproduces the paper: every figure, table and claim, in one report.
+
+  python -m experiments.reproduce --scale=cpu --workdir=runs/paper [--jobs=2]
+
+trains what is missing, resumes what was begun, skips what is done, and writes
+
+  report.html   every figure and table beside what the paper's shows, and every
+                claim with its verdict; one file that needs no other
+  report.md     the same, with the figures beside it
+  claims.json   the verdicts
+
+`--tasks=mnist_mlp,analysis` does these sections alone, `--plan` only tells what
+it would cost. The scales are smoke (minutes, and no result), cpu (what
+docs/results reports), gpu and paper; experiments/paper.py lists their runs.
+
+Where a run cannot be trained, because its data is missing, say, the report
+says so and the rest is done. Exit codes: as of scripts/sweep.py.
+"""
+
+import pathlib
+
+from absl import flags
+
+from experiments import (
+  costs,
+  judging,
+  launch,
+  paper,
+  paper_report,
+  reproduction,
+  sets,
+)
+from lnrnn import files
+from lnrnn.errors import ConfigError, UserError, choices
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "folder of the runs and the report"
+)
+_SCALE = flags.DEFINE_enum("scale", "cpu", paper.SCALES, "how much is run")
+_TASKS = flags.DEFINE_list("tasks", list(paper.TASKS), "sections of the paper")
+_JOBS = flags.DEFINE_integer("jobs", 1, "runs at a time", lower_bound=1)
+_GPUS = flags.DEFINE_list(
+  "gpus", [], "one of these each, as CUDA_VISIBLE_DEVICES; default: all see all"
+)
+_PLAN = flags.DEFINE_bool("plan", False, "only tell what it would cost")
+_REPORT = flags.DEFINE_bool(
+  "report_only", False, "train nothing; report what there is"
+)
+
+
+def main() -> None:
+  """Trains what is missing and writes the report."""
+  for name in _TASKS.value:
+    if name not in paper.TASKS:
+      raise ConfigError(f"--tasks={name!r}: {choices(name, list(paper.TASKS))}")
+  names = list(dict.fromkeys(_TASKS.value))
+  if not names:
+    raise ConfigError(f"--tasks=: names none of {', '.join(paper.TASKS)}")
+  cost = costs.table(names, _SCALE.value)
+  if _PLAN.value:
+    print(cost)
+    return
+  if _WORKDIR.value is None:
+    raise ConfigError("--workdir: must be given, unless with --plan")
+  folder = pathlib.Path(_WORKDIR.value)
+  planned = {
+    name: [
+      run
+      for several in reproduction.runs_of(
+        paper.TASKS[name], _SCALE.value, folder / name
+      ).values()
+      for run in several
+    ]
+    for name in names
+  }
+  sets.check([run for runs in planned.values() for run in runs])
+  with files.writing(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+  print(cost, flush=True)
+  outcomes, failed = [], []
+  for name in names:
+    notes: list[str] = []
+    if not _REPORT.value:
+      notes = reproduction.train(planned[name], _JOBS.value, _GPUS.value)
+    found = reproduction.outcome(
+      paper.TASKS[name],
+      _SCALE.value,
+      folder / name,
+      notes,
+      steps=not _REPORT.value,
+    )
+    outcomes.append(found)
+    failed += [f"{name}: {note}" for note in found.notes]
+    # After each section, so that what is done can be read.
+    text = paper_report.markdown(outcomes, _SCALE.value, cost, folder)
+    with files.writing(folder):
+      for path, content in (
+        (folder / "report.md", text),
+        (folder / "report.html", paper_report.html(text, folder)),
+      ):
+        with files.atomic(path) as part:
+          part.write_text(content, encoding="utf-8")
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    judging.write_rows(folder / "claims.json", rows)
+  print(f"report: {folder / 'report.html'}, report.md, claims.json")
+  if failed:
+    raise UserError("\n".join(failed))
+
+
+if __name__ == "__main__":
+  launch.run(main)

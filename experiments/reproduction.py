@@ -1,0 +1,274 @@
+"""Runs a section of the paper at a scale, draws and judges it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any
+
+from experiments import figures, forms_claims, judging, sets
+from experiments.paper import RUNS, TRIALS, Set, Shown, Step, Task
+from lnrnn import claims, files, report
+from lnrnn.errors import UserError
+from lnrnn.training import runs as runs_lib
+from lnrnn.training import signals
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+Runs = dict[str, list[runs_lib.Run]]
+
+
+@dataclasses.dataclass
+class Outcome:
+  """What a section of the paper came to.
+
+  Attributes:
+    task: the section.
+    data: what its runs were trained on, a line each.
+    hardware: devices they ran on.
+    drawn: [(figure or table, what was drawn, or None)].
+    rows: verdicts.
+    notes: what is missing and why, a line each.
+    judged: the verdicts' table with what stands below it, Markdown.
+    pictures: [(caption, file)] that steps have made.
+  """
+
+  task: Task
+  data: list[str] = dataclasses.field(default_factory=list)
+  hardware: list[str] = dataclasses.field(default_factory=list)
+  drawn: list[tuple[Shown, figures.Drawn | None]] = dataclasses.field(
+    default_factory=list
+  )
+  rows: list[claims.Row] = dataclasses.field(default_factory=list)
+  notes: list[str] = dataclasses.field(default_factory=list)
+  judged: str = ""
+  pictures: list[tuple[str, pathlib.Path]] = dataclasses.field(
+    default_factory=list
+  )
+
+
+def runs_of(task: Task, scale: str, folder: pathlib.Path) -> Runs:
+  """The runs of a section, by the names of its sets.
+
+  Args:
+    task: the section.
+    scale: one of `paper.SCALES`; sets without it are left out.
+    folder: of the section.
+  """
+  return {
+    each.name: runs_lib.product(
+      f"{task.config}:{plan.fields}" if plan.fields else task.config,
+      _varied(each, scale),
+      plan.seeds,
+      folder / each.folder,
+    )
+    for each in task.sets
+    if (plan := each.at.get(scale))
+  }
+
+
+def train(
+  runs: Iterable[runs_lib.Run], jobs: int, gpus: Sequence[str]
+) -> list[str]:
+  """Trains what is missing; returns what did not come to its end, and why."""
+  processes = sets.Processes(gpus, jobs)
+  unique = list({run.workdir: run for run in runs}.values())
+  found = runs_lib.run_missing(
+    unique, processes.train, jobs=jobs, stop=processes.stop
+  )
+  told = [
+    status.text
+    if status.kind == "failed"
+    else f"{run.workdir.name}: {status.text}"
+    for run, status in found.items()
+    if status.kind != "finished"
+  ]
+  return list(dict.fromkeys(told))
+
+
+def outcome(
+  task: Task,
+  scale: str,
+  folder: pathlib.Path,
+  notes: Sequence[str] = (),
+  *,
+  steps: bool = True,
+) -> Outcome:
+  """Runs the steps of a section whose runs are trained, draws and judges.
+
+  Args:
+    task: the section.
+    scale: one of `paper.SCALES`.
+    folder: of the section; figures go to `figures/` in it.
+    notes: what is known to be missing.
+    steps: whether the steps are taken; else what they have made is read.
+
+  Returns:
+    What it came to; what cannot be done is told in its notes.
+  """
+  made = Outcome(task, notes=list(notes))
+  for step in task.steps:
+    if steps and scale in step.at:
+      made.notes += _take(step, folder)
+  runs = runs_of(task, scale, folder)
+  found = figures.found(run for several in runs.values() for run in several)
+  records = [curves.record for curves in found.values()]
+  made.data = sorted({record["data"] for record in records})
+  made.hardware = sorted(
+    {str(start.get("device")) for r in records for start in r["starts"]}
+  )
+  for shown in task.shown:
+    if set(shown.of) & runs.keys():
+      made.drawn.append((shown, _draw(task, shown, scale, runs, found, folder)))
+  made.pictures = [
+    (path.stem, path)
+    for place in (folder / RUNS, folder / "out")
+    for path in sorted(place.glob("*.png"))
+  ]
+  _judge(made, folder)
+  return made
+
+
+def _varied(each: Set, scale: str) -> list[report.Varied]:
+  return [figures.varied(text) for text in each.at[scale].vary or each.vary]
+
+
+def _draw(
+  task: Task,
+  shown: Shown,
+  scale: str,
+  runs: Runs,
+  found: Mapping[runs_lib.Run, runs_lib.Curves],
+  folder: pathlib.Path,
+) -> figures.Drawn | None:
+  """A figure or table, of the sets that have this scale; None if none ran."""
+  of = [s for s in task.sets if s.name in shown.of and s.name in runs]
+  several = [run for each in of for run in runs[each.name]]
+  there = {run: found[run] for run in several if run in found}
+  if not there:
+    return None
+  merged: dict[str, dict[str, None]] = {}
+  for each in of:
+    for field, values in _varied(each, scale):
+      merged.setdefault(field, {}).update(dict.fromkeys(values))
+  varied = [(field, tuple(values)) for field, values in merged.items()]
+  options: dict[str, Any] = dict(shown.draw)
+  config = next(iter(there.values())).record["config"]
+  names = shown.metrics or config["compare_metrics"]
+  comparison = report.Comparison(
+    several,
+    there,
+    varied,
+    [figures.metric(name) for name in names],
+    options.pop("last", 1),
+    options.pop("running_best", False),
+  )
+  name = re.sub(r"\W+", "_", shown.title.lower()).strip("_")
+  return figures.draw(
+    comparison,
+    folder / "figures" / name,
+    x=shown.x or "updates",
+    against=figures.baseline(varied),
+    **options,
+  )
+
+
+def _judge(made: Outcome, folder: pathlib.Path) -> None:
+  """Fills in the verdicts: of the rules, and of the steps."""
+  trials = folder / TRIALS
+  timings = folder / "out" / "timings.json"
+  if made.task.rules:
+    try:
+      judged = judging.judge(
+        folder / RUNS,
+        trials if trials.is_dir() else None,
+        timings if timings.exists() else None,
+        forms_claims if made.task.rules == "forms" else None,
+      )
+      made.rows += judged.rows
+      made.judged = judged.markdown()
+    except UserError as error:
+      made.notes.append(f"not judged: {error}")
+  for path in (folder / RUNS / "same.json", folder / "out" / "claims.json"):
+    if path.exists():
+      rows = judging.read_rows(path)
+      made.rows += rows
+      made.judged += f"\n{judging.table(rows)}"
+
+
+def _take(step: Step, folder: pathlib.Path) -> list[str]:
+  """Takes a step where it is due; returns what went wrong."""
+  data_dir = os.environ.get("LNRNN_DATA_DIR")
+  lacking = [
+    name
+    for name in step.needs
+    if not (data_dir and pathlib.Path(data_dir, name).is_dir())
+  ]
+  if lacking:
+    there = f"LNRNN_DATA_DIR={data_dir}" if data_dir else "LNRNN_DATA_DIR unset"
+    return [f"{step.name}: left out, no {', '.join(lacking)} ({there})"]
+  runs = sorted(path.parent for path in (folder / RUNS).glob("*/metrics.jsonl"))
+  each = any("{run}" in word for word in step.argv)
+  out = folder / "out"
+  faults = []
+  for run in runs if each else [folder / RUNS]:
+    places = {
+      "run": run,
+      "runs": folder / RUNS,
+      "trials": folder / TRIALS,
+      "out": out,
+    }
+    makes = pathlib.Path(step.makes.format(**places))
+    sources = (
+      [run / "metrics.jsonl"]
+      if each
+      else [path / "metrics.jsonl" for path in runs]
+    )
+    if _is_newer(makes, sources):
+      continue
+    argv = [word.format(**places) for word in step.argv]
+    with files.writing(out):
+      out.mkdir(parents=True, exist_ok=True)
+      log = out / f"{step.name}.txt"
+      signals.say(f"{step.name}: {' '.join(argv)}")
+      code = _call(argv, log)
+    if code:
+      lines = log.read_text("utf-8", errors="replace").splitlines()
+      said = [x for x in lines if x.startswith("error: ")] or lines[-1:] or [""]
+      faults.append(
+        f"{step.name}: exit code {code}"
+        f" ({said[-1].removeprefix('error: ')}), see {log}"
+      )
+  return faults
+
+
+def _is_newer(made: pathlib.Path, sources: Sequence[pathlib.Path]) -> bool:
+  """Whether what a step makes is there, and later than what it is made of."""
+  if not made.exists():
+    return False
+  return all(s.stat().st_mtime <= made.stat().st_mtime for s in sources)
+
+
+def _call(argv: Sequence[str], log: pathlib.Path) -> int:
+  """Runs a program of ours; what it prints goes to the log."""
+  path = os.pathsep.join(
+    filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])
+  )
+  with log.open("w", encoding="utf-8") as file:
+    child = subprocess.Popen(
+      [sys.executable, *argv],
+      stdin=subprocess.DEVNULL,
+      stdout=file,
+      stderr=subprocess.STDOUT,
+      env=os.environ | {"PYTHONPATH": path},
+      # Ctrl-C shall reach this process alone, which ends the other.
+      start_new_session=True,
+    )
+    try:
+      return child.wait()
+    except BaseException:
+      child.terminate()
+      child.wait()
+      raise

@@ -1,0 +1,189 @@
+"""Writes the tables of results in the docs from the verdicts kept there.
+
+  python -m experiments.results [--check]
+
+reads docs/results/*_claims.json, what `experiments.claims`, `.analysis` and
+`.same` wrote of the reported runs, and makes docs/results/index.md, every claim
+with its verdict, and the table of the README. `--check` only says whether they
+are as they would be made.
+"""
+
+from collections.abc import Mapping
+import pathlib
+
+from absl import flags
+
+from experiments import claim_list, judging, launch, paper, paper_report
+from lnrnn import claims, files, report
+from lnrnn.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "results"
+BEGIN, END = "<!-- results: experiments.results -->", "<!-- end of results -->"
+
+# What the README tells, in the order of the paper, {id: the claim}. Of rows at
+# several rates it is the one at the best rate, if that was run.
+HEADLINES = {
+  "order.own-best": "order embeddings: best model in 60 % of the time",
+  "order.curve.r1": "order embeddings: higher R@1 at every iteration",
+  "order.table": "order embeddings: better recalls in the end",
+  "reader.faster.lstm": "attentive reader: faster than the LSTM",
+  "reader.faster.bn-lstm": "attentive reader: faster than BN-LSTM",
+  "reader.lower.lstm": "attentive reader: lower error than the LSTM",
+  "reader.lower.bn-everywhere": "attentive reader: lower than BN-everywhere",
+  "reader.gain": "attentive reader: gains from 1 better than from 0.1",
+  "skip.nll": "skip-thoughts: faster learning",
+  "skip.sick-r": "skip-thoughts: better sentence vectors (SICK)",
+  "skip.equal-time": "skip-thoughts: the same time per update",
+  "draw.faster": "DRAW: almost twice as fast",
+  "draw.bound": "DRAW: 82.09 against 82.36 nats after 200 epochs",
+  "hand.faster": "handwriting: much faster",
+  "mnist.batch-robust": "MNIST: robust to a batch of 4, batch norm is not",
+  "mnist.faster-than-bn.b128": "MNIST: faster than batch norm, batch 128",
+  "mnist.faster-than-bn.b4": "MNIST: faster than batch norm, batch 4",
+  "mnist.online": "MNIST: trains on one case at a time",
+  "conv.ln-faster-than-none": "convnets: layer norm faster than no norm",
+  "conv.bn-best": "convnets: batch norm better than both",
+  "table1.<norm>.<transformation>": "Table 1: the 18 invariances",
+  "fisher.form.bn": "Fisher metric: closed form, batch norm",
+  "fisher.form.ln": "Fisher metric: closed form, layer norm",
+  "fisher.half": "Fisher metric: half the curvature at twice the norm",
+  "same.train-test": "the same computation in training and at test",
+  "stable.scale": "the scale of recurrent weights does not matter",
+  "stable.jacobian": "more stable hidden dynamics",
+}
+
+_CHECK = flags.DEFINE_bool("check", False, "write nothing; compare")
+Kept = dict[str, list[claims.Row]]
+
+
+def kept(folder: pathlib.Path = FOLDER) -> Kept:
+  """{name of the file, less _claims.json: its verdicts}."""
+  return {
+    path.name.removesuffix("_claims.json"): judging.read_rows(path)
+    for path in sorted(folder.glob("*_claims.json"))
+  }
+
+
+def readme_table(found: Kept) -> str:
+  """The table of the README.
+
+  Args:
+    found: of `kept`.
+
+  Returns:
+    Markdown: claim, place, verdict, what was found, and where.
+  """
+  pages = {
+    section: task.page
+    for task in paper.TASKS.values()
+    for section in task.sections
+  }
+  # Of a task with two sets of data the one whose rows are tuned comes first.
+  rows = [row for several in found.values() for row in several]
+  grouped = {c.id: (c, own) for c, own in claim_list.grouped(rows).items()}
+  lines = []
+  for name, words in HEADLINES.items():
+    claim, own = grouped[name]
+    best = [
+      row
+      for row in own
+      if row.id.endswith(".tuned") and row.verdict != "not reached"
+    ]
+    page = pages[claim.section]
+    line = {
+      "the paper's claim": words,
+      "place": claim.place,
+      "verdict": paper_report.NOT_RUN,
+      "ours": "",
+      "page": f"[{page.removesuffix('.md')}](docs/results/{page})",
+    }
+    if claim.is_many and own:
+      holding = sum(row.verdict == "holds" for row in own)
+      line["verdict"] = f"{holding} of {len(own)} hold"
+    elif own:
+      row = (best or own)[0]
+      line["verdict"] = row.verdict
+      told = [paper_report.effect(claim, row)]
+      if not claim.is_speed or not told[0]:
+        told.append(row.beside.partition(";")[0])
+      line["ours"] = "; ".join(filter(None, told))
+    lines.append(line)
+  return report.markdown(lines)
+
+
+def index(found: Kept) -> str:
+  """docs/results/index.md: every claim and its verdict, by what judged it.
+
+  Args:
+    found: of `kept`.
+  """
+  text = [
+    "# Results\n",
+    "Every verdict that the reported runs got by the rules of"
+    " [claims.md](../claims.md). This page is written by `python -m"
+    " experiments.results` from the files named in it; the pages linked tell"
+    " the commands, data, figures and what it means. An effect on speed is a"
+    " ratio, above 1 where layer norm is faster, with a 95 % interval over"
+    " seeds.\n",
+  ]
+  pages = {
+    name: name if (FOLDER / f"{name}.md").exists() else _page(name)
+    for name in found
+  }
+  for name, rows in found.items():
+    title = name.replace("_", " ")
+    text.append(f"## {title[0].upper()}{title[1:]}\n")
+    text.append(
+      f"[{pages[name]}.md]({pages[name]}.md);"
+      f" [{name}_claims.json]({name}_claims.json)\n"
+    )
+    judged = {c: own for c, own in claim_list.grouped(rows).items() if own}
+    text.append(report.markdown(paper_report.lines_of(judged)))
+  every = [row for several in found.values() for row in several]
+  missing = [c for c, own in claim_list.grouped(every).items() if not own]
+  if missing:
+    text.append("## Not run\n")
+    text.append("\n".join(f"- `{c.id}`: {c.words}" for c in missing) + "\n")
+  return "\n".join(text)
+
+
+def _page(name: str) -> str:
+  """The page that tells of a file of verdicts which has none of its own."""
+  pages = sorted(p.stem for p in FOLDER.glob("*.md") if p.stem != "index")
+  return next(page for page in pages if name.startswith(page))
+
+
+def made(found: Kept) -> Mapping[pathlib.Path, str]:
+  """{file: its text}, of all that is written.
+
+  Raises:
+    UserError: the README lacks the marks between which its table stands.
+  """
+  readme = ROOT / "README.md"
+  text = readme.read_text("utf-8")
+  head, begin, rest = text.partition(BEGIN)
+  _, end, tail = rest.partition(END)
+  if not (begin and end):
+    raise UserError(f"{readme}: lacks the lines {BEGIN} and {END}")
+  table = f"{head}{BEGIN}\n{readme_table(found)}{END}{tail}"
+  return {readme: table, FOLDER / "index.md": index(found)}
+
+
+def main() -> None:
+  """Writes the tables, or compares."""
+  for path, text in made(kept()).items():
+    there = path.read_text("utf-8") if path.exists() else ""
+    if there == text:
+      continue
+    if _CHECK.value:
+      raise UserError(
+        f"{path}: is not as `python -m experiments.results` makes"
+      )
+    with files.writing(path), files.atomic(path) as part:
+      part.write_text(text, encoding="utf-8")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+  launch.run(main)

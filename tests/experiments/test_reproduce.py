@@ -1,0 +1,183 @@
+"""reproduce: runs a section, draws it beside the paper's, and judges it."""
+
+import json
+import re
+
+import pytest
+
+from experiments import judging, launch, paper, reproduction, sets
+from lnrnn.errors import UserError
+
+
+@pytest.fixture
+def section(spec, monkeypatch, few_digits):
+  """A small section in the place of the paper's, trained in this process."""
+  path, _, fields = spec.partition(":")
+  short = f"{fields},train_steps=4,eval_every=2,steps_per_dispatch=2"
+  task = paper.Task(
+    title="Digits",
+    place="section 6.6",
+    sections=(
+      "MNIST, section 6.6 and Figure 6",
+      "Same computation in training and at test, section 3",
+    ),
+    page="mnist_mlp.md",
+    config=path,
+    sets=(
+      paper.Set(
+        "digits",
+        {"smoke": paper.Plan(short), "cpu": paper.Plan(short, (0, 1))},
+        ("norm=layer,none", "batch_size=16,4"),
+      ),
+      paper.Set("more", {"cpu": paper.Plan(short)}, ("norm=rms",)),
+    ),
+    shown=(
+      paper.Shown(
+        "Figure 6",
+        ("digits",),
+        "Two curves.",
+        numbers=({"model": "theirs", "error": 0.01},),
+      ),
+      paper.Shown(
+        "Table", ("digits",), "Numbers.", metrics=("test/error",), x=""
+      ),
+      paper.Shown("More", ("more",), "Not at this scale."),
+    ),
+  )
+  monkeypatch.setattr(paper, "TASKS", {"digits": task})
+  trained = []
+
+  def train(self, run):
+    trained.append(run.workdir.name)
+    launch.train(run.spec, run.workdir)
+
+  monkeypatch.setattr(sets.Processes, "train", train)
+  return trained
+
+
+def test_a_section_is_trained_drawn_judged_and_then_left_alone(
+  program, section, tmp_path
+):
+  call = ("reproduce", "--scale=smoke", f"--workdir={tmp_path}")
+  result = program(*call)
+  assert result.code == 0, result.err
+  assert len(section) == 4
+  text = (tmp_path / "report.md").read_text()
+  assert "no number or verdict of it is a result" in text
+  figure = re.search(r"!\[Figure 6, ours\]\((.*)\)", text)
+  assert figure and (tmp_path / figure[1]).read_bytes()[:4] == b"\x89PNG"
+  assert "| theirs | 0.01  |" in text and "> The paper: Two curves." in text
+  assert "![Table" not in text and "test/error" in text
+  assert "### More" not in text
+  # Every claim of the section, run or not, with its rule's verdict.
+  rows = json.loads((tmp_path / "claims.json").read_text())
+  assert {row["id"] for row in rows} >= {"mnist.online", "mnist.batch-robust"}
+  assert "`same.train-test`" in text and "not run" in text
+  assert "`order.faster`" not in text
+  # One file: the pictures are in it.
+  html = (tmp_path / "report.html").read_text()
+  assert html.count("data:image/png;base64,") == 1
+  assert "<table>" in html and not re.search(r'src="(?!data:)', html)
+  # Again: nothing is trained, and the report is the same.
+  assert program(*call).code == 0
+  assert len(section) == 4
+  assert (tmp_path / "report.md").read_text() == text
+
+
+def test_what_cannot_be_trained_is_told_and_the_rest_is_reported(
+  program, section, tmp_path, monkeypatch
+):
+  train = sets.Processes.train
+
+  def fails(self, run):
+    if "layer" in run.workdir.name:
+      raise UserError("no such data")
+    train(self, run)
+
+  monkeypatch.setattr(sets.Processes, "train", fails)
+  result = program("reproduce", "--scale=smoke", f"--workdir={tmp_path}")
+  assert result.code == 2
+  assert result.err.count("error: digits: no such data\n") == 1
+  text = (tmp_path / "report.md").read_text()
+  assert "Digits: no such data" in text and "![Figure 6, ours]" in text
+
+
+@pytest.mark.parametrize(
+  ("flags", "part"),
+  [
+    (("--tasks=digitz",), "did you mean 'digits'"),
+    (("--tasks=",), "--tasks"),
+    (("--scale=huge",), "smoke"),
+    (("--jobs=0",), "jobs"),
+    ((), "--workdir"),
+  ],
+)
+def test_a_wrong_flag_gets_one_line(program, section, flags, part):
+  result = program("reproduce", *flags)
+  assert result.code == 2 and part in result.lines[0]
+  assert not section
+
+
+def test_the_plan_costs_nothing_and_says_what_is_not_measured(
+  program, section, tmp_path
+):
+  result = program("reproduce", "--scale=cpu", "--plan")
+  assert result.code == 0 and not section
+  (row,) = [x for x in result.out.splitlines() if x.startswith("| digits")]
+  assert "| 9 " in row and "what was not measured" in row
+
+
+def test_a_step_is_taken_once_until_there_is_more_to_take(
+  tmp_path, monkeypatch
+):
+  run = tmp_path / "runs" / "one"
+  run.mkdir(parents=True)
+  (run / "metrics.jsonl").write_text("{}\n")
+  calls = []
+
+  def call(argv, log):
+    calls.append(argv)
+    (tmp_path / "runs" / "made.json").write_text("1")
+    return 0
+
+  monkeypatch.setattr(reproduction, "_call", call)
+  step = paper.Step("s", ("-m", "x", "--workdir={runs}"), "{runs}/made.json")
+  assert reproduction._take(step, tmp_path) == []
+  assert calls == [["-m", "x", f"--workdir={tmp_path}/runs"]]
+  reproduction._take(step, tmp_path)
+  assert len(calls) == 1
+  made = (tmp_path / "runs" / "made.json").stat().st_mtime
+  import os
+
+  os.utime(run / "metrics.jsonl", (made + 5, made + 5))
+  reproduction._take(step, tmp_path)
+  assert len(calls) == 2
+
+
+def test_a_step_that_fails_is_told_in_its_own_words(tmp_path):
+  (tmp_path / "runs").mkdir()
+  step = paper.Step(
+    "s",
+    ("-c", "import sys; print('error: no luck'); sys.exit(2)"),
+    "{out}/made",
+  )
+  (fault,) = reproduction._take(step, tmp_path)
+  assert "s: exit code 2 (no luck)" in fault and "s.txt" in fault
+
+
+def test_a_step_without_its_data_is_left_out(tmp_path, monkeypatch):
+  monkeypatch.setenv("LNRNN_DATA_DIR", str(tmp_path))
+  step = paper.Step("s", ("-m", "x"), "{out}/made", needs=("sick",))
+  (note,) = reproduction._take(step, tmp_path)
+  assert "left out" in note and "sick" in note and str(tmp_path) in note
+
+
+def test_verdicts_are_read_as_they_were_written(tmp_path):
+  from lnrnn import claims
+
+  rows = [claims.exact("a.b", True, "0", "beside")]
+  judging.write_rows(tmp_path / "r.json", rows)
+  assert judging.read_rows(tmp_path / "r.json") == rows
+  (tmp_path / "r.json").write_text('[{"id": 1}]')
+  with pytest.raises(UserError, match=r"r\.json: cannot be read"):
+    judging.read_rows(tmp_path / "r.json")
