@@ -170,3 +170,19 @@ def test_flops_count_a_loop_as_often_as_it_runs():
     (jax.vmap(lambda x: x @ w), 1),
   ):
     assert cost.flops(f, x) == pytest.approx(times * once, rel=0.05)
+
+
+def test_iterations_count_the_steps_that_wait_for_each_other():
+  def chain(x, length):
+    step = lambda c, _: (jnp.tanh(c), None)
+    return jax.lax.scan(step, x, None, length=length)[0]
+
+  def nested(x):
+    return jax.lax.scan(lambda c, _: (chain(c, 5), None), x, None, length=3)[0]
+
+  x = jnp.ones(4)
+  assert cost.iterations(lambda x: x * 2, x) == 0
+  assert cost.iterations(lambda x: chain(x, 7) + chain(x, 2), x) == 9
+  assert cost.iterations(jax.jit(nested), x) == 15
+  # Forward and backward.
+  assert cost.iterations(jax.grad(lambda x: chain(x, 7).sum()), x) == 14
