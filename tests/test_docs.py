@@ -32,7 +32,7 @@ TEXT = {"bibtex", "csv", "diff", "json", "markdown", "text", "toml", "yaml"}
 # Commands of a no-run block that belong to the machine, not to us.
 TOOLS = {"bash", "cd", "cp", "curl", "export", "git", "ls", "mkdir", "pip"}
 TOOLS |= {"gcloud", "mpirun", "pre-commit", "rm", "sbatch", "source", "srun"}
-TOOLS |= {"tensorboard", "uv"}
+TOOLS |= {"hf", "tensorboard", "uv"}
 FENCE = re.compile(r"^( *)(```+)(.*)\n((?:.*\n)*?)\1\2 *$", re.MULTILINE)
 NO_RUN = re.compile(r'no-run="([^"]+)"')
 

@@ -26,16 +26,17 @@ def test_the_requirement_files_are_the_extras(repo, project):
   extras = project["optional-dependencies"]
   runtime = project["dependencies"] + extras["experiments"]
   assert lines(repo / "requirements.txt") == runtime
-  assert lines(repo / "requirements-dev.txt") == extras["dev"]
+  for extra in ("dev", "docs"):
+    assert lines(repo / f"requirements-{extra}.txt") == extras[extra]
 
 
 def test_the_lock_pins_every_requirement(repo):
   lock = lines(repo / "requirements.lock.txt")
   assert all("==" in line for line in lock)
-  wanted = lines(repo / "requirements.txt") + lines(
-    repo / "requirements-dev.txt"
-  )
-  assert {name(line) for line in wanted} <= {name(line) for line in lock}
+  pinned = {name(line) for line in lock}
+  for file in ("", "-dev", "-docs"):
+    wanted = lines(repo / f"requirements{file}.txt")
+    assert {name(line) for line in wanted} <= pinned
 
 
 def test_no_file_names_an_index(repo):
