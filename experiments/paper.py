@@ -671,6 +671,12 @@ _ANALYSIS = Task(
   rules="",
 )
 
+_FORMS = "model.form=separate,sum,per_gate,cell,authors"
+# Each form at the rate that the trials chose.
+_FORMS_TUNED = (
+  "model.form+optimizer.learning_rate=separate+3e-3,sum+3e-3,per_gate+3e-3,"
+  "cell+1e-3,authors+3e-3"
+)
 _FORMS_READER = Task(
   title="Which form of layer norm: LSTM, attentive reader",
   place="beyond the paper",
@@ -682,11 +688,17 @@ _FORMS_READER = Task(
       "forms",
       {
         "smoke": SMOKE,
-        "cpu": _real(_READER_CPU),
-        "gpu": _real(_READER_CPU, _FIVE),
-        "paper": _real(_READER_CPU, _FIVE),
+        "cpu": _real(_READER_CPU, _THREE, _FORMS_TUNED),
+        "gpu": _real(_READER_CPU, _FIVE, _FORMS_TUNED),
+        "paper": _real(_READER_CPU, _FIVE, _FORMS_TUNED),
       },
-      ("model.form=separate,sum,per_gate,cell,authors",),
+      (_FORMS,),
+    ),
+    Set(
+      "rates",
+      {scale: Plan(_READER_CPU, (100,)) for scale in SCALES[1:]},
+      (_FORMS, _READER_RATES),
+      TRIALS,
     ),
   ),
   shown=(

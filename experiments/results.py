@@ -74,11 +74,7 @@ def readme_table(found: Kept) -> str:
   Returns:
     Markdown: claim, place, verdict, what was found, and where.
   """
-  pages = {
-    section: task.page
-    for task in paper.TASKS.values()
-    for section in task.sections
-  }
+  pages = _pages()
   # Of a task with two sets of data the one whose rows are tuned comes first.
   rows = [row for several in found.values() for row in several]
   grouped = {c.id: (c, own) for c, own in claim_list.grouped(rows).items()}
@@ -127,18 +123,13 @@ def index(found: Kept) -> str:
     " ratio, above 1 where layer norm is faster, with a 95 % interval over"
     " seeds.\n",
   ]
-  pages = {
-    name: name if (FOLDER / f"{name}.md").exists() else _page(name)
-    for name in found
-  }
+  pages = _pages()
   for name, rows in found.items():
     title = name.replace("_", " ")
     text.append(f"## {title[0].upper()}{title[1:]}\n")
-    text.append(
-      f"[{pages[name]}.md]({pages[name]}.md);"
-      f" [{name}_claims.json]({name}_claims.json)\n"
-    )
     judged = {c: own for c, own in claim_list.grouped(rows).items() if own}
+    page = pages[next(iter(judged)).section]
+    text.append(f"[{page}]({page}); [{name}_claims.json]({name}_claims.json)\n")
     text.append(report.markdown(paper_report.lines_of(judged)))
   every = [row for several in found.values() for row in several]
   missing = [c for c, own in claim_list.grouped(every).items() if not own]
@@ -148,10 +139,13 @@ def index(found: Kept) -> str:
   return "\n".join(text)
 
 
-def _page(name: str) -> str:
-  """The page that tells of a file of verdicts which has none of its own."""
-  pages = sorted(p.stem for p in FOLDER.glob("*.md") if p.stem != "index")
-  return next(page for page in pages if name.startswith(page))
+def _pages() -> dict[str, str]:
+  """{section of docs/claims.md: the page of docs/results that tells of it}."""
+  return {
+    section: task.page
+    for task in paper.TASKS.values()
+    for section in task.sections
+  }
 
 
 def made(found: Kept) -> Mapping[pathlib.Path, str]:
