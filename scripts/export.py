@@ -8,6 +8,10 @@ module, its assets and the run's config as JSON, and a model card:
   found = lnrnn.load_exported(OUT)
   y = found.model.apply(found.variables, x)
 
+The card shows what else a model of its task does. Batch norm's statistics are
+those that the run is evaluated by: where a task takes them anew at each
+evaluation, not the averages kept in training.
+
 Exit codes: 0 done, 2 something the user can mend, said in one line, 130 and
 143 interrupted by Ctrl-C and SIGTERM.
 """
@@ -66,6 +70,8 @@ def export(workdir: str, out: str, checkpoint: str, license: str) -> None:
     UserError: without a run or a checkpoint, or if the folder is taken.
   """
   # Imported late, so that --help and a wrong flag are answered at once.
+  import jax
+
   from experiments import launch
   from lnrnn import export as export_lib
   from lnrnn import variables as variables_lib
@@ -90,14 +96,17 @@ def export(workdir: str, out: str, checkpoint: str, license: str) -> None:
     checkpoint=checkpoint,
     step=int(state.step),
   )
+  keys = step_lib.Keys.of(config.seed)
   example = variables_lib.example_of(
-    experiment.model,
-    experiment.init,
-    step_lib.Keys.of(config.seed).init,
-    experiment.train_data[0],
+    experiment.model, experiment.init, keys.init, experiment.train_data[0]
   )
+  variables = state.variables
+  if config.norm == "batch" and config.get("eval_bn_batches", 0):
+    # As the loop did at this step.
+    key = jax.random.fold_in(keys.eval, state.step)
+    variables = as_evaluated(experiment, variables, key)
   # What training carries from batch to batch is no part of the model.
-  variables = {k: v for k, v in state.variables.items() if k != "carry"}
+  variables = {k: v for k, v in variables.items() if k != "carry"}
   card = export_card.render(
     run,
     model=experiment.model,
@@ -117,6 +126,25 @@ def export(workdir: str, out: str, checkpoint: str, license: str) -> None:
     record=run,
     card=card,
   )
+
+
+def as_evaluated(experiment: Any, variables: Any, key: Any) -> Any:
+  """The variables with the statistics of batch norm that a run is measured by.
+
+  Where a task takes them anew at each evaluation, the averages kept in
+  training lag behind.
+
+  Args:
+    experiment: of a task that takes them anew.
+    variables: of its run.
+    key: of the evaluation.
+  """
+  from lnrnn.training import population
+
+  evaluation = next(iter(experiment.evals.values()))
+  with population.noted() as found:
+    evaluation.fn(variables, evaluation.splits[0], key)
+  return found[-1]
 
 
 def run_record(

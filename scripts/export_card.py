@@ -1,13 +1,12 @@
 """The model card: README.md of an exported model."""
 
 from collections.abc import Mapping, Sequence
-import json
 import math
 from typing import Any
 
+import export_usage
 from flax import linen as nn
 import jax
-import numpy as np
 
 from lnrnn.variables import Example
 
@@ -29,7 +28,7 @@ Hinton, 2016), as reproduced by lnrnn; `{kind}`,
 
 ## Use
 
-With the packages lnrnn and safetensors, from beside this folder:
+With lnrnn, safetensors and what these lines import, from beside this folder:
 
 ```python
 {code}
@@ -44,6 +43,12 @@ With the packages lnrnn and safetensors, from beside this folder:
 ## Evaluation
 
 {evaluation}
+
+With the data, from the root of lnrnn's repository, where FOLDER is this one:
+
+```bash
+python -m experiments.evaluate --exported=FOLDER
+```
 
 ## Limits
 
@@ -94,47 +99,12 @@ def render(
     about=about,
     kind=f"{kind.__module__}.{kind.__qualname__}",
     size=sum(math.prod(a.shape) for a in jax.tree.leaves(variables["params"])),
-    code=usage(folder, example),
+    code=export_usage.usage(config, folder, example),
     files=" ".join(files),
     training=_training(run, normed),
     evaluation=_evaluation(run),
     limits=_limits(experiment),
   )
-
-
-def usage(folder: str, example: Example | None) -> str:
-  """Code that loads the model and applies it to zeros of the right shape."""
-  named = json.dumps(folder, ensure_ascii=False)
-  lines = ["import lnrnn", "", f"found = lnrnn.load_exported({named})"]
-  if example is None:
-    lines.append("# What found.model.apply takes after found.variables:")
-    return "\n".join([*lines, "help(type(found.model).__call__)"])
-  given = ["found.variables", *map(_code, example.args)]
-  given += [f"{key}={_code(value)}" for key, value in example.kwargs.items()]
-  if example.method != "__call__":
-    given += [f"method={example.method!r}"]
-  if keys := [name for name in example.rngs if name != "params"]:
-    drawn = ", ".join(f"{name!r}: jax.random.key(0)" for name in keys)
-    given += [f"rngs={{{drawn}}}"]
-  call = f"y = found.model.apply({', '.join(given)})"
-  lines.append(call)
-  if "jnp." in call:
-    lines.insert(0, "import jax.numpy as jnp")
-  if "jax.random" in call:
-    lines.insert(0, "import jax")
-  return "\n".join(lines)
-
-
-def _code(value: Any) -> str:
-  """An argument as Python; arrays are zero."""
-  if isinstance(value, jax.ShapeDtypeStruct):
-    return f'jnp.zeros({value.shape}, "{np.dtype(value.dtype).name}")'
-  if isinstance(value, Mapping):
-    pairs = (f"{key!r}: {_code(held)}" for key, held in value.items())
-    return f"{{{', '.join(pairs)}}}"
-  if isinstance(value, list | tuple):
-    return f"({''.join(f'{_code(held)}, ' for held in value)})"
-  return repr(value)
 
 
 def _training(run: Mapping[str, Any], normed: str) -> str:
@@ -147,10 +117,18 @@ def _training(run: Mapping[str, Any], normed: str) -> str:
   if commit.endswith("+"):
     commit = f"{commit[:-1]}, with changes"
   versions = {"python": run["python"], **run["versions"]}
+  statistics = []
+  if config["norm"] == "batch":
+    most = config.get("eval_bn_batches", 0)
+    how = f"taken anew over {most} minibatches of training, or all there are"
+    statistics = [
+      ("statistics", how if most else "the averages kept in training")
+    ]
   return _table(
     ("what", "value"),
     [
       ("normalisation", normed),
+      *statistics,
       ("data", run["data"]),
       ("fingerprint of the data", run["fingerprint"]),
       ("updates", f"{run['step']:,} of {config['train_steps']:,}"),

@@ -30,7 +30,7 @@ import importlib.util
 import numpy as np
 {code}
 assert importlib.util.find_spec("experiments") is None
-assert y.shape == (16, 10)
+assert logits.shape == (2, 10)
 there = np.load("there.npz")
 for train in (False, True):
   logits = found.model.apply(found.variables, there["x"], train=train)
@@ -53,7 +53,7 @@ def workdir(repo, tmp_path_factory, quick_compiles):
 def script(repo, monkeypatch):
   monkeypatch.syspath_prepend(str(repo / "scripts"))
   yield importlib.import_module("export")
-  for name in ("export", "export_card"):
+  for name in ("export", "export_card", "export_usage"):
     sys.modules.pop(name, None)
 
 
@@ -233,12 +233,14 @@ def test_folders_of_the_machine_are_not_told(script):
 
 
 def test_the_code_of_the_card_is_for_any_call(script):
-  usage = script.export_card.usage
+  """Where the task is not known."""
+  call = script.export_card.export_usage.call
+  usage = script.export_card.export_usage.usage
   shape = jax.ShapeDtypeStruct((2, 3), jnp.int32)
   found = Example(
     ({"a": (shape,)},), {"train": True}, "encode", ("params", "sample")
   )
-  assert usage("my model", found).splitlines() == [
+  assert usage({"experiment": "mine"}, "my model", found).splitlines() == [
     "import jax",
     "import jax.numpy as jnp",
     "import lnrnn",
@@ -248,4 +250,4 @@ def test_the_code_of_the_card_is_for_any_call(script):
     " {'a': (jnp.zeros((2, 3), \"int32\"), )}, train=True, method='encode',"
     " rngs={'sample': jax.random.key(0)})",
   ]
-  assert usage("m", None).endswith("help(type(found.model).__call__)")
+  assert call('"m"', None).endswith("help(type(found.model).__call__)")
