@@ -61,12 +61,7 @@ def get_config(arg=""):
   # an evaluation, as its authors did. 0: the averages kept in training.
   config.eval_bn_batches = 50
 
-  smoke = {
-    "train_steps": 4,
-    "eval_every": 2,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "steps_per_dispatch": 1,
+  smoke = common.SMOKE | {
     "batch_size": 8,
     "model.features": 8,
     "data.multiple": 64,
@@ -90,19 +85,14 @@ def _derive(config):
     config.data.permute = source != "babi"  # Its people have no numbers.
   if config.eval_examples is None:
     config.eval_examples = 0 if source == "cnn" else 2000
-  if config.train_steps is None:
-    if not config.epochs:
-      config.epochs = 20.0
-    questions = {
-      "embedded": 4_000,
-      "novels": 122_313,
-      "cnn": 380_298,
-      "cnn_top4": 200,
-      "babi": 900,
-    }.get(source, 1)
-    epoch = common.steps_per_epoch(questions, config.batch_size)
-    config.train_steps = common.steps_in(config.epochs, epoch)
-  if config.eval_every is None:
-    config.eval_every = 100 if small else 1000  # Authors' code.
-  if config.checkpoint_every is None:
-    config.checkpoint_every = config.eval_every
+  if config.train_steps is None and not config.epochs:
+    config.epochs = 20.0
+  questions = {
+    "embedded": 4_000,
+    "novels": 122_313,
+    "cnn": 380_298,
+    "cnn_top4": 200,
+    "babi": 900,
+  }.get(source, 1)
+  every = 100 if small else 1000  # Authors' code.
+  common.set_steps(config, questions, eval_every=every)

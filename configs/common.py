@@ -9,6 +9,15 @@ from typing import Any
 
 from ml_collections import config_dict
 
+# The length of a run with the argument `smoke`, for those that take it.
+SMOKE = {
+  "train_steps": 4,
+  "eval_every": 2,
+  "checkpoint_every": 2,
+  "log_every": 1,
+  "steps_per_dispatch": 1,
+}
+
 
 def base() -> Any:
   """The fields that every config has, with their defaults: a ConfigDict."""
@@ -184,6 +193,24 @@ def steps_in(epochs, epoch):
   """Updates in that many epochs; 1 where the numbers make no sense."""
   steps = epochs * epoch
   return max(1, round(steps)) if math.isfinite(steps) else 1
+
+
+def set_steps(config, examples, *, eval_every=None, evals=1):
+  """Sets `train_steps`, `eval_every`, `checkpoint_every` where nobody has.
+
+  Args:
+    config: with `epochs`.
+    examples: of one epoch.
+    eval_every: steps between two evaluations; None is an epoch.
+    evals: evaluations between two checkpoints.
+  """
+  epoch = steps_per_epoch(examples, config.batch_size)
+  if config.train_steps is None:
+    config.train_steps = steps_in(config.epochs, epoch)
+  if config.eval_every is None:
+    config.eval_every = eval_every or epoch
+  if config.checkpoint_every is None:
+    config.checkpoint_every = evals * config.eval_every
 
 
 def product(fields, seeds=(0,)):

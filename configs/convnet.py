@@ -88,10 +88,4 @@ def _derive(config):
     config.data.flip = whole
   if not config.epochs:
     config.epochs = 15.0 if whole else 3.0
-  epoch = common.steps_per_epoch(config.data.train_cases, config.batch_size)
-  if config.train_steps is None:
-    config.train_steps = common.steps_in(config.epochs, epoch)
-  if config.eval_every is None:
-    config.eval_every = epoch
-  if config.checkpoint_every is None:
-    config.checkpoint_every = 5 * config.eval_every
+  common.set_steps(config, config.data.train_cases, evals=5)

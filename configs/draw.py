@@ -53,12 +53,7 @@ def get_config(arg=""):
   config.importance_samples = 50
   config.importance_cases = 1000
 
-  smoke = {
-    "train_steps": 4,
-    "eval_every": 2,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "steps_per_dispatch": 1,
+  smoke = common.SMOKE | {
     "batch_size": 8,
     "model.glimpses": 4,
     "model.features": 8,
@@ -86,10 +81,4 @@ def _derive(config):
     config.model.gain_init = 0.1
   if not config.epochs:
     config.epochs = 200.0 if whole else 1.0  # Paper; what a laptop bears.
-  epoch = common.steps_per_epoch(config.data.train_cases, config.batch_size)
-  if config.train_steps is None:
-    config.train_steps = common.steps_in(config.epochs, epoch)
-  if config.eval_every is None:
-    config.eval_every = epoch
-  if config.checkpoint_every is None:
-    config.checkpoint_every = config.eval_every
+  common.set_steps(config, config.data.train_cases)

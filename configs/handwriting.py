@@ -51,12 +51,7 @@ def get_config(arg=""):
   config.eval_cases = 0  # Lines of a split that are evaluated; 0: all.
   config.sample_points = common.config_dict.placeholder(int)
 
-  smoke = {
-    "train_steps": 4,
-    "eval_every": 2,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "steps_per_dispatch": 1,
+  smoke = common.SMOKE | {
     "batch_size": 4,
     "model.features": 8,
     "model.window": 2,
@@ -86,17 +81,10 @@ def _derive(config):
     config.data.points = 500 if real else 150
   if config.sample_points is None:
     config.sample_points = 1200 if real else 300
-  if config.train_steps is None:
-    lines = 2_000
-    if real:
-      lines = 9_214 if config.data.splitting == "graves" else 5_355
-    epoch = common.steps_per_epoch(lines, config.batch_size)
+  if config.train_steps is None and not config.epochs:
     # The paper's axis goes to 200,000.
-    steps = 35_000 if real else 2_000
-    if config.epochs:
-      steps = common.steps_in(config.epochs, epoch)
-    config.train_steps = steps
-  if config.eval_every is None:
-    config.eval_every = 1000 if real else 500
-  if config.checkpoint_every is None:
-    config.checkpoint_every = config.eval_every
+    config.train_steps = 35_000 if real else 2_000
+  lines = 2_000
+  if real:
+    lines = 9_214 if config.data.splitting == "graves" else 5_355
+  common.set_steps(config, lines, eval_every=1000 if real else 500)

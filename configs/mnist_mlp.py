@@ -79,10 +79,4 @@ def _derive(config):
     config.epochs = (
       (60.0 if large else 20.0) if whole else (5.0 if large else 1.0)
     )
-  epoch = common.steps_per_epoch(config.data.train_cases, config.batch_size)
-  if config.train_steps is None:
-    config.train_steps = common.steps_in(config.epochs, epoch)
-  if config.eval_every is None:
-    config.eval_every = epoch
-  if config.checkpoint_every is None:
-    config.checkpoint_every = 5 * config.eval_every
+  common.set_steps(config, config.data.train_cases, evals=5)

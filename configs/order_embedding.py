@@ -51,12 +51,7 @@ def get_config(arg=""):
   config.eval_folds = common.config_dict.placeholder(int)  # Of the test split.
   config.eval_batch_size = 250  # Captions.
 
-  smoke = {
-    "train_steps": 4,
-    "eval_every": 2,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "steps_per_dispatch": 1,
+  smoke = common.SMOKE | {
     "batch_size": 8,
     "model.features": 8,
     "model.word_features": 4,
@@ -90,11 +85,5 @@ def _derive(config):
   if not config.epochs:
     # Authors' code; Flickr8k and the scenes stop by their patience.
     config.epochs = 100.0 if real else 40.0
-  if config.train_steps is None:
-    epoch = common.steps_per_epoch(images, config.batch_size)
-    config.train_steps = common.steps_in(config.epochs, epoch)
-  if config.eval_every is None:
-    # Authors' code. An epoch of Flickr8k has 46 updates.
-    config.eval_every = 300 if coco else 25
-  if config.checkpoint_every is None:
-    config.checkpoint_every = config.eval_every
+  # Authors' code. An epoch of Flickr8k has 46 updates.
+  common.set_steps(config, images, eval_every=300 if coco else 25)

@@ -61,12 +61,7 @@ def get_config(arg=""):
     every=0, tasks=("sick", "mr", "cr", "subj", "mpqa")
   )
 
-  smoke = {
-    "train_steps": 4,
-    "eval_every": 2,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "steps_per_dispatch": 1,
+  smoke = common.SMOKE | {
     "batch_size": 8,
     "model.features": 8,
     "model.word_features": 4,
@@ -95,18 +90,10 @@ def _derive(config):
     config.data.vocabulary = 2000 if small else 20_000
   if config.optimizer.learning_rate is None:
     config.optimizer.learning_rate = 2e-3 if small else 2e-4
-  if config.train_steps is None:
-    if config.epochs:
-      triples = {"embedded": 230, "novels": 298_410}
-      of = triples.get(config.data.source, 1)
-      epoch = common.steps_per_epoch(of, config.batch_size)
-      config.train_steps = common.steps_in(config.epochs, epoch)
-    else:
-      # Six chapters are known by heart after a hundred.
-      config.train_steps = 150 if small else 1_000_000  # Paper.
-  if config.eval_every is None:
-    config.eval_every = 25 if small else 5000
-  if config.checkpoint_every is None:
-    config.checkpoint_every = config.eval_every
+  if config.train_steps is None and not config.epochs:
+    # Six chapters are known by heart after a hundred.
+    config.train_steps = 150 if small else 1_000_000  # Paper.
+  triples = {"embedded": 230, "novels": 298_410}.get(config.data.source, 1)
+  common.set_steps(config, triples, eval_every=25 if small else 5000)
   if config.downstream.every > 0 and not config.checkpoints_kept_every:
     config.checkpoints_kept_every = config.downstream.every

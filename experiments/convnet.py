@@ -136,7 +136,10 @@ def build(config: config_lib.Config) -> Experiment:
     },
     data=data.description,
     model=model,
-    assets={"preprocessing": scaling.as_json()},
+    assets={
+      "preprocessing": scaling.as_json(),
+      "classes": _classes(config),
+    },
     looped=jax.default_backend() != "cpu",
   )
 
@@ -147,6 +150,13 @@ def _load(
   """The pictures of a run, and how they are scaled."""
   data = labelled.load(config, loader=cifar10.load)
   return data, Scaling.of(data.splits["train"]["image"])
+
+
+def _classes(config: config_lib.Config) -> list[str]:
+  """The names of the labels."""
+  if config.data.source == "embedded":
+    return [str(digit) for digit in range(10)]
+  return list(cifar10.NAMES)
 
 
 def inputs(config: config_lib.Config, split: str, cases: int) -> jax.Array:

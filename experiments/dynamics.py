@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments import dynamics_runs as runs
+from experiments import dynamics_trained
 from experiments.dynamics_runs import (
   BLANK,
   ENDS,
@@ -41,7 +42,7 @@ def section(out: pathlib.Path, *, sizes: Sizes | None = None) -> Section:
   changes = runs.changes()
   random = {kind: runs.random(kind, sizes) for kind in KINDS}
   products = runs.products(sizes)
-  trained = runs.trained(sizes)
+  trained = dynamics_trained.trained(sizes)
   _draw(out / "dynamics.png", random, products, trained)
 
   worst = max(changes[kind, "layer", "separate"]["W_h"].max() for kind in KINDS)

@@ -1,4 +1,4 @@
-"""What is measured of hidden dynamics: invariance, random and trained nets."""
+"""What is measured of hidden dynamics: exact invariance, random networks."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from lnrnn import linen_cells, losses, rnn
+from lnrnn import linen_cells
 from lnrnn.analysis import dynamics
-from lnrnn.data import mnist
 
 KINDS = {"LSTM": linen_cells.LSTMCell, "GRU": linen_cells.GRUCell}
 SCALES = np.geomspace(0.1, 10, 9)  # Of the recurrent weights; the fifth is 1.
@@ -75,12 +73,12 @@ class Sizes:
   )
 
 
-def _start(cell: Any, h: jax.Array) -> Any:
+def start(cell: Any, h: jax.Array) -> Any:
   """The carry that begins with h and, for an LSTM, c = 0."""
   return (jnp.zeros_like(h), h) if "c" in cell.carry_names() else h
 
 
-def _factors(part: str, scales: np.ndarray = SCALES) -> dict[str, np.ndarray]:
+def factors_of(part: str, scales: np.ndarray = SCALES) -> dict[str, np.ndarray]:
   """{part: [s]} factors of the recurrent weights."""
   scales = scales.astype(np.float32)
   return {p: scales if p == part else scales**0 for p in ("w_h", "wn_h")}
@@ -149,7 +147,7 @@ def _change(
     params = jax.tree.map(  # So that no bias is 0.
       lambda p: p + rng.normal(0, 0.1, p.shape), dynamics.draw(cell, key, 4)
     )
-    carry = _start(cell, jnp.asarray(rng.normal(size=(8, 16))))
+    carry = start(cell, jnp.asarray(rng.normal(size=(8, 16))))
     h = np.asarray(hidden(params, carry, rng.normal(size=(20, 8, 4))))
     change = np.linalg.norm(h - h[0], axis=-1) / np.linalg.norm(h[0], axis=-1)
     changes.append(change[1:].reshape(len(parts), -1).max(axis=1))
@@ -188,7 +186,7 @@ def _growth(cell, nets: Random, directions, factors):
 
   def of_network(params, h, x, v, factors):
     params = dynamics.scaled(params, factors)
-    carry = _start(cell, h)
+    carry = start(cell, h)
     moments = dynamics.statistics(cell, params, carry, x)
     step = dynamics.held_step(cell, params)
     carry = jax.tree.map(lambda a: a[0], carry)
@@ -205,7 +203,7 @@ def _growth(cell, nets: Random, directions, factors):
   )
 
 
-def _width(cell: Any) -> int:
+def width(cell: Any) -> int:
   """How many numbers the state is."""
   return len(cell.carry_names()) * cell.features
 
@@ -216,9 +214,9 @@ def random(kind: str, sizes: Sizes) -> dict[str, np.ndarray]:
   for norm, part, label in VARIANTS:
     cell = KINDS[kind](sizes.features, norm=norm)
     nets = _draws(cell, sizes.networks, sizes)
-    shape = (sizes.networks, 1, _width(cell))
+    shape = (sizes.networks, 1, width(cell))
     v = jax.random.normal(nets.key, shape)
-    grown = np.asarray(_growth(cell, nets, v, _factors(part)), np.float64)
+    grown = np.asarray(_growth(cell, nets, v, factors_of(part)), np.float64)
     rates[label] = grown[..., -1] / sizes.steps
   return rates
 
@@ -231,139 +229,8 @@ def products(sizes: Sizes) -> dict[str, np.ndarray]:
       cell = KINDS["LSTM"](sizes.features, norm=norm)
       nets = _draws(cell, sizes.products, sizes)
       basis = jnp.broadcast_to(
-        jnp.eye(_width(cell)), (sizes.products, *[_width(cell)] * 2)
+        jnp.eye(width(cell)), (sizes.products, *[width(cell)] * 2)
       )
-      factors = _factors(part, SCALES[ENDS])
+      factors = factors_of(part, SCALES[ENDS])
       found[label] = np.asarray(_growth(cell, nets, basis, factors), np.float64)
-  return found
-
-
-# --- Trained networks ---
-
-
-class Rows(NamedTuple):
-  """Digits read row by row."""
-
-  x: jax.Array  # [28, b, 28] ink, 0 to 1
-  h: jax.Array  # [b, h] at the start
-  labels: jax.Array  # [b]
-
-
-def _rows(split: mnist.Arrays, at: Any, key: jax.Array, features: int) -> Rows:
-  x = jnp.swapaxes(split.images[at] / 255.0, 0, 1)
-  h = NOISE * jax.random.normal(key, (x.shape[1], features))
-  return Rows(jnp.asarray(x, jnp.float32), h, jnp.asarray(split.labels[at]))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _fitted(cell, net, split: mnist.Arrays, keys):
-  """Trains by Adam, an update for each key: {"cell", "kernel", "bias"}."""
-  layer = rnn.RNN(cell, time_major=True, t_max=SIDE, bn_test="minibatch")
-  optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
-  averages = dict(layer.init(keys[0], jnp.zeros((SIDE, 2, SIDE))))
-  del averages["params"]  # What is left, batch norm's, is never looked at.
-
-  def loss(net, rows):
-    y = layer.apply(
-      {"params": {"cell": net["cell"]}, **averages},
-      rows.x,
-      initial_carry=_start(cell, rows.h),
-      train=True,
-    )
-    logits = y[-1] @ net["kernel"] + net["bias"]
-    return losses.cross_entropy(logits, rows.labels).mean()
-
-  def update(state, key):
-    net, moments = state
-    key, noise = jax.random.split(key)
-    at = jax.random.randint(key, (32,), 0, len(split.labels))
-    gradient = jax.grad(loss)(net, _rows(split, at, noise, cell.features))
-    change, moments = optimizer.update(gradient, moments)
-    return (optax.apply_updates(net, change), moments), None
-
-  return jax.lax.scan(update, (net, optimizer.init(net)), keys)[0][0]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _measured(cell, net, train: Rows, test: Rows, directions, factors):
-  """Accuracy and growth rates of a trained network at each scale.
-
-  Args:
-    cell: of the network.
-    net: of `_fitted`.
-    train: digits for batch norm's statistics.
-    test: digits to name.
-    directions: [m, n] of perturbations, in the first m of these.
-    factors: {part: [s]}.
-
-  Returns:
-    [s] each: accuracy; accuracy under the statistics of scale 1; growth rate.
-  """
-  moments_of = lambda p: dynamics.statistics(
-    cell, p, _start(cell, train.h), train.x
-  )
-  old = moments_of(net["cell"])
-
-  def at(factors):
-    params = dynamics.scaled(net["cell"], factors)
-    step = dynamics.held_step(cell, params)
-
-    def read(moments):
-      start = _start(cell, test.h)
-      states = dynamics.states(step, start, (test.x, moments))
-      h = jax.tree.leaves(states)[-1][-1]
-      named = (h @ net["kernel"] + net["bias"]).argmax(axis=-1)
-      return states, (named == test.labels).mean()
-
-    moments = moments_of(params)
-    states, accuracy = read(moments)
-    carry = jax.tree.map(lambda a: a[BLANK - 1, : len(directions)], states)
-    after = jax.tree.map(lambda a: a[BLANK:], moments)
-
-    def grown(carry, x, v):
-      return dynamics.log_growth(step, carry, (x, after), v[None])[-1]
-
-    x = test.x[BLANK:, : len(directions)]
-    rate = jax.vmap(grown, (0, 1, 0))(carry, x, directions)
-    return accuracy, read(old)[1], rate.mean() / (SIDE - BLANK)
-
-  return jax.lax.map(at, factors)
-
-
-def trained(sizes: Sizes) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-  """{kind: {label: {"accuracy", "kept", "growth": [s, seeds]}}}."""
-  splits = mnist.load("embedded").splits
-  digits = jax.tree.map(jnp.asarray, splits["train"])
-  keys = jax.random.split(jax.random.key(1), 4)
-  some = jax.random.permutation(keys[0], len(digits.labels))[:256]
-  train = _rows(digits, some, keys[1], sizes.features)
-  some = jax.random.permutation(keys[0], len(splits["test"].labels))
-  some = some[: sizes.test]
-  test = _rows(splits["test"], np.asarray(some), keys[2], sizes.features)
-  found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-  for kind, names in sizes.trained.items():
-    found[kind] = {}
-    nets = {}
-    for norm, part, label in VARIANTS:
-      if norm not in names:
-        continue
-      cell = KINDS[kind](sizes.features, norm=norm)
-      v = jax.random.normal(keys[3], (min(32, sizes.test), _width(cell)))
-      measured = []
-      for seed in range(sizes.seeds):
-        key = jax.random.key(100 + seed)
-        if (norm, seed) not in nets:
-          net = {
-            "cell": dynamics.draw(cell, key, SIDE),
-            "kernel": jnp.zeros((sizes.features, 10)),
-            "bias": jnp.zeros(10),
-          }
-          updates = jax.random.split(key, sizes.updates)
-          nets[norm, seed] = _fitted(cell, net, digits, updates)
-        measured.append(
-          _measured(cell, nets[norm, seed], train, test, v, _factors(part))
-        )
-      arrays = np.asarray(measured, np.float64).transpose(1, 2, 0)
-      names_of = ("accuracy", "kept", "growth")
-      found[kind][label] = dict(zip(names_of, arrays, strict=True))
   return found

@@ -7,6 +7,11 @@ workdir's `figures/`. `--checkpoint=best` takes the checkpoint that
 `config.best` chose, `latest` (the default) the last one. `--override` sets how
 the run is evaluated, as in `--override=importance_samples=500`.
 
+  python -m experiments.evaluate --exported=models/mnist_ln --split=test
+
+does the same with the model that `scripts/export.py` wrote to a folder, on the
+data that it was trained on; `--exported` goes with all that follows, too.
+
   python -m experiments.evaluate --workdir=runs/order_ln --checkpoint=best \
       --split=test --caption="a dog runs on the beach" --image=1000268201.jpg
 
@@ -28,16 +33,25 @@ nearest sentences of the split.
 import json
 import math
 import pathlib
+import tempfile
+from typing import Any, NamedTuple
 
 from absl import flags
 import jax
 import numpy as np
 
 from experiments import launch
-from lnrnn.errors import ConfigError
+from lnrnn import export
+from lnrnn.errors import ConfigError, DataError, WorkdirError
+from lnrnn.training import config as config_lib
 from lnrnn.training import signals
+from lnrnn.training import workdir as workdir_lib
+from lnrnn.training.experiment import Experiment
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "of the run", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "of the run")
+_EXPORTED = flags.DEFINE_string(
+  "exported", None, "folder of an exported model, instead of a workdir"
+)
 _SPLIT = flags.DEFINE_string(
   "split", None, "one split; default: all those evaluated in training"
 )
@@ -68,20 +82,73 @@ _TOP = flags.DEFINE_integer(
 )
 
 
+class _Opened(NamedTuple):
+  """A trained model, and what it is evaluated by.
+
+  Attributes:
+    config: of its run.
+    experiment: that `config` describes.
+    variables: of the model.
+    step: updates that it had.
+  """
+
+  config: config_lib.Config
+  experiment: Experiment
+  variables: Any
+  step: int
+
+
+def _of_workdir(workdir: str) -> _Opened:
+  """The checkpoint of a run that `--checkpoint` names."""
+  from lnrnn.training import loop
+
+  config, experiment = launch.reopen(workdir, _OVERRIDE.value)
+  # The checkpoint is of the config without overrides.
+  own = launch.config_of(workdir)
+  state = loop.restore(own, experiment, workdir, _CHECKPOINT.value)
+  return _Opened(config, experiment, state.variables, int(state.step))
+
+
+def _of_exported(folder: str) -> _Opened:
+  """An exported model, on the data that it was trained on."""
+  if flags.FLAGS["checkpoint"].present:
+    raise ConfigError("--checkpoint: goes with --workdir; a model is of one")
+  found = export.load(folder)
+  run = found.config["run"]
+  # All that is read of a workdir to open its run is the record.
+  with tempfile.TemporaryDirectory() as room:
+    record = pathlib.Path(room, workdir_lib.RECORD)
+    record.write_text(json.dumps({**run, "starts": []}), encoding="utf-8")
+    try:
+      config, experiment = launch.reopen(room, _OVERRIDE.value)
+    except WorkdirError as e:
+      told = str(e).replace(f"workdir {room}", folder).replace(room, folder)
+      raise DataError(told) from None
+  if found.model != experiment.model:
+    raise DataError(
+      f"{folder}: its model is not that which its run's config makes now: the"
+      " code has changed since it was exported"
+    )
+  return _Opened(config, experiment, found.variables, run["step"])
+
+
 @signals.abrupt()
 def main() -> None:
-  """Restores the run and prints its metrics."""
-  from lnrnn.training import loop, recorder, writers
+  """Opens the run or the exported model, and prints its metrics."""
+  from lnrnn.training import recorder, writers
   from lnrnn.training import step as step_lib
 
-  config, experiment = launch.reopen(_WORKDIR.value, _OVERRIDE.value)
+  named = [v for v in (_WORKDIR.value, _EXPORTED.value) if v is not None]
+  if len(named) != 1:
+    raise ConfigError("either --workdir or --exported is needed")
+  (folder,) = named
+  open_ = _of_workdir if _EXPORTED.value is None else _of_exported
+  config, experiment, variables, step = open_(folder)
   splits = sorted({s for ev in experiment.evals.values() for s in ev.splits})
   if _SPLIT.value and _SPLIT.value not in splits:
     raise ConfigError(
       f"--split={_SPLIT.value!r}: must be one of {', '.join(splits)}"
     )
-  # The checkpoint is of the config without overrides.
-  own = launch.config_of(_WORKDIR.value)
   asked = [("image", v) for v in _IMAGE.value]
   asked += [("caption", v) for v in _CAPTION.value]
   asked += [("sentence", v) for v in _SENTENCE.value]
@@ -89,44 +156,43 @@ def main() -> None:
   for kind, _ in asked:
     if kind not in getattr(launch.task(config), "ASKED", ()):
       raise ConfigError(
-        f"--{kind}: {_WORKDIR.value} is a run of {config.experiment}; to look"
+        f"--{kind}: {folder} is a run of {config.experiment}; to look"
         " for images and captions is for order_embedding, for sentences for"
         " skip_thoughts"
       )
   drawn = getattr(launch.task(config), "pictures", None)
   if _EXAMPLES.value and drawn is None:
     raise ConfigError(
-      f"--examples: {_WORKDIR.value} is a run of {config.experiment}; to draw"
+      f"--examples: {folder} is a run of {config.experiment}; to draw"
       " attention is for attentive_reader"
     )
-  state = loop.restore(own, experiment, _WORKDIR.value, _CHECKPOINT.value)
   if asked and answer is not None:
     split = _SPLIT.value or "test"
-    signals.say(answer(config, state.variables, split, asked, _TOP.value))
+    signals.say(answer(config, variables, split, asked, _TOP.value))
     return
   if _EXAMPLES.value and drawn is not None:
     split = _SPLIT.value or "validation"
-    folder = pathlib.Path(_WORKDIR.value, "figures")
+    figures = pathlib.Path(folder, "figures")
     n = _EXAMPLES.value
-    for path in drawn(config, state.variables, split, n, folder):
+    for path in drawn(config, variables, split, n, figures):
       signals.say(str(path))
     return
   found = recorder.run_evals(
     experiment,
-    state.variables,
+    variables,
     # As the loop did at this step.
-    jax.random.fold_in(step_lib.Keys.of(config.seed).eval, state.step),
+    jax.random.fold_in(step_lib.Keys.of(config.seed).eval, step),
     lambda ev: [s for s in ev.splits if _SPLIT.value in (None, s)],
   )
   pictures = {k: v for k, v in found.items() if np.ndim(v) >= 2}
-  writer = writers.FigureWriter(_WORKDIR.value)
-  writer.write_images(int(state.step), pictures)
+  writer = writers.FigureWriter(folder)
+  writer.write_images(step, pictures)
   shown = {
     name: value if math.isfinite(value) else None
     for name, value in found.items()
     if isinstance(value, float)
   }
-  print(json.dumps({"step": int(state.step), **shown}, indent=2))
+  print(json.dumps({"step": step, **shown}, indent=2))
 
 
 if __name__ == "__main__":

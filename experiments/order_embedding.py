@@ -118,6 +118,7 @@ def build(config: config_lib.Config) -> Experiment:
       "vocabulary": list(data.vocabulary.words),
       "preprocessing": {
         "special": list(vocabulary.SPECIAL),
+        "max_words": config.data.max_words,
         "normalize": config.data.normalize,
         "features": data.width,
       },

@@ -156,7 +156,9 @@ def main() -> None:
     config, experiment = launch.reopen(path.parent)
     state = loop.restore(config, experiment, path.parent, "latest")
     x = mnist_mlp.inputs(config, "test", CASES)
-    found.setdefault(key, []).append(gaps(experiment.model, state.variables, x))
+    found.setdefault(key, []).append(
+      gaps(experiment.model, state.variables, np.asarray(x))
+    )
   if not found:
     raise UserError(f"--workdir={folder}: no finished run of mnist_mlp there")
   rows = judge(found)

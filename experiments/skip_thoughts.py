@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import checks, suite
 from lnrnn import arrays, losses
-from lnrnn.data import batches, books, corpus, vocabulary
+from lnrnn.data import batches, books, corpus, corpus_making, vocabulary
 from lnrnn.data.corpus import Corpus
 from lnrnn.data.triple_batches import TripleBatches
 from lnrnn.errors import ConfigError, choices
@@ -123,7 +123,7 @@ def build(config: config_lib.Config) -> Experiment:
       "vocabulary": list(data.vocabulary.words),
       "preprocessing": {
         "special": list(vocabulary.SPECIAL),
-        "tokens": corpus.TOKENS,
+        "tokens": corpus_making.TOKENS,
         "sha256": data.fingerprint,
         "vocabulary_sha256": digest(data.vocabulary.words),
         **data.record["options"],

@@ -6,129 +6,16 @@ the gradient of a weight need not be added up step by step. Where a product is
 weight's gradient is one product over all the steps.
 """
 
-from collections.abc import Callable, Mapping
 import functools
 import itertools
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
-from jax.extend import core as jex_core
-from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 
-# On CPUs, docs/performance.md says from which measurements: a gradient is
-# added up in the loop where this many times the rows reach d n / (d + n), or
-# where the weight has no more than so many inputs.
-ROWS_PER_WIDTH = 4
-NARROW = 16
-
-
-class Call(NamedTuple):
-  """How one of the products of a step is made.
-
-  Attributes:
-    name: of the weight.
-    way: "loop": within the loop, both ways. "ahead": for all steps at once
-      before the loop, its gradients after it. "defer": within the loop, but
-      the weight's gradient after it.
-    of_x: which leaf of the inputs is the other factor; None if none is.
-    of_carry: which leaf of the carry it is; None if none is.
-    narrow: whether the weight has few inputs.
-    product: shape and dtype of the product.
-  """
-
-  name: str
-  way: str
-  of_x: Any
-  of_carry: Any
-  narrow: bool
-  product: jax.ShapeDtypeStruct
-
-  @property
-  def early(self) -> bool:
-    """Whether it can be made in front of the step, and is worth keeping."""
-    return not self.narrow and (self.of_x, self.of_carry) != (None, None)
-
-
-def plan(
-  step: Callable[..., Any],
-  weights: Mapping[str, jax.Array],
-  consts: Any,
-  carry: Any,
-  xs: Any,
-) -> tuple[list[Call], Callable[..., bool]]:
-  """Looks at one step; says how to make its products, and what to keep.
-
-  To add to a weight's gradient in the loop, every step reads and writes all
-  of that gradient; to leave it for later, every step writes its rows of both
-  factors. So few rows are left for later, and many are not. On a GPU, where
-  each operation of the loop costs a launch, it is always later; that was not
-  measured yet.
-
-  Args:
-    step: as of `engine.scan`, and so the others.
-    weights: {name: [d_i, n_i]}.
-    consts: a tree of arrays.
-    carry: a tree of arrays.
-    xs: a tree of [t, ...].
-
-  Returns:
-    The calls, in their order, and a policy for `jax.checkpoint`.
-
-  Raises:
-    ValueError: the step takes a traced array from an enclosing scope.
-  """
-  on_cpu = jax.default_backend() == "cpu"
-  calls = []
-
-  def trace(weights, consts, carry, x):
-    def dot(v, name):
-      out = jax.eval_shape(jnp.matmul, v, weights[name])
-      d, n = weights[name].shape
-      # In the loop the sum has the weight's dtype, too short in half precision.
-      wide = jnp.finfo(weights[name].dtype).bits >= 32
-      many = out.size // n * ROWS_PER_WIDTH * (d + n) >= d * n
-      of_x = _index(jax.tree.leaves(x), v)
-      of_carry = _index(jax.tree.leaves(carry), v)
-      if on_cpu and wide and (many or d <= NARROW):
-        way = "loop"
-      else:
-        way = "defer" if of_x is None else "ahead"
-      calls.append(Call(name, way, of_x, of_carry, d <= NARROW, out))
-      return jnp.matmul(v, weights[name])
-
-    return step(dot, consts, carry, x)
-
-  one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-  jaxpr = jax.make_jaxpr(trace)(weights, consts, carry, jax.tree.map(one, xs))
-  for outer in jaxpr.consts:
-    if isinstance(outer, Tracer) and _is_float(outer):
-      raise ValueError(
-        f"the step takes an array of shape {outer.shape} from an enclosing"
-        " scope, and would lose its gradient: pass it in `consts`"
-      )
-  # A norm needs its products again on the way back, and from them the gates
-  # are quick to make again. Without norm the gates alone are needed.
-  kept = ("reduce_sum", "rsqrt")
-  if "reduce_sum" not in str(jaxpr):
-    kept = ("logistic", "tanh")
-  return calls, functools.partial(_keep, kept)
-
-
-def _keep(kept: tuple[str, ...], primitive, *operands, **params) -> bool:
-  """Whether the forward pass keeps a value for the way back.
-
-  Products, and what is named. The rest is quick to do again, and to store and
-  load it takes longer; so is the product with a narrow weight, such as that
-  of pen movements.
-  """
-  if primitive.name == "dot_general":
-    (axes, _), _ = params["dimension_numbers"]
-    return math.prod(operands[0].shape[i] for i in axes) > NARROW
-  return primitive.name in kept
+from lnrnn.backward_plan import index_of, is_float, plan
+from lnrnn.reverse_only import reverse_only
 
 
 class FastScan:
@@ -252,7 +139,7 @@ class FastScan:
       # A factor that is a carry, and is put out too, is stacked already.
       outs, leaves = jax.tree.leaves(y), jax.tree.leaves(new)
       self._shifted = [
-        None if c.of_carry is None else _index(outs, leaves[c.of_carry])
+        None if c.of_carry is None else index_of(outs, leaves[c.of_carry])
         for c in self._late
       ]
       own = [
@@ -348,7 +235,7 @@ class Parts:
   def __init__(self, tree: Any):
     """Looks at the dtypes of the leaves."""
     leaves, self._structure = jax.tree.flatten(tree)
-    self._float = list(map(_is_float, leaves))
+    self._float = list(map(is_float, leaves))
 
   def floats(self, tree: Any) -> list[jax.Array]:
     """The leaves with gradients."""
@@ -371,17 +258,8 @@ class Parts:
     return jax.tree.unflatten(self._structure, leaves)
 
 
-def _is_float(leaf: Any) -> bool:
-  return jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
 def _floats(tree: Any) -> list[jax.Array]:
   return Parts(tree).floats(tree)
-
-
-def _index(leaves: list[Any], leaf: Any) -> Any:
-  """Which of the leaves this very object is; None for none."""
-  return next((k for k, other in enumerate(leaves) if other is leaf), None)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -419,32 +297,3 @@ def _tapped_jvp(precision, primals, tangents):
 
 
 _tapped.defjvp(_tapped_jvp, symbolic_zeros=True)
-
-
-# JAX meets forward-mode differentiation of a custom_vjp function with a
-# message that helps nobody here; this identity meets it first. It is linear,
-# and its transpose the identity, so reverse mode passes.
-_ADVICE = 'backward="fast" has no forward mode (jvp); use backward="plain"'
-_reverse_only_p = jex_core.Primitive("reverse_only")
-
-
-def _refuse(*unused, **params):
-  raise TypeError(_ADVICE)
-
-
-_reverse_only_p.def_impl(_refuse)
-_reverse_only_p.def_abstract_eval(lambda a: a)
-ad.deflinear2(_reverse_only_p, lambda cotangent, _: [cotangent])
-batching.defvectorized(_reverse_only_p)
-mlir.register_lowering(_reverse_only_p, _refuse)
-
-
-@jax.custom_jvp
-def reverse_only(a):
-  """`a`, differentiable in reverse mode alone."""
-  return a
-
-
-reverse_only.defjvp(
-  lambda primals, tangents: (primals[0], _reverse_only_p.bind(tangents[0]))
-)

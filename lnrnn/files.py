@@ -3,6 +3,7 @@
 from collections.abc import Generator
 import contextlib
 import errno
+import hashlib
 import os
 import pathlib
 import secrets
@@ -24,9 +25,8 @@ def writing(where: str | os.PathLike[str]) -> Generator[None]:
   try:
     yield
   except OSError as error:
-    raise WorkdirError(
-      f"{where} cannot be written: {one_line(error)}"
-    ) from error
+    reason = one_line(error.strerror or error)
+    raise WorkdirError(f"{where} cannot be written: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -85,3 +85,9 @@ def _sync(path: pathlib.Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def sha256(path: pathlib.Path) -> str:
+  """The sha256 of a file's content, in hexadecimal digits."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

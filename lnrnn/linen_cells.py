@@ -292,8 +292,9 @@ class LSTMCell(_Cell):
       "separate" and "per_gate". () is one normaliser for the sum.
     peepholes: the gates see the cell through weights of their own, [3h], as
       in Graves 2013; the paper's equations have none.
-    kernel_init, recurrent_init: initialisers of one gate's block of w_x and
-      w_h; each gate is drawn apart. As in the authors' code by default.
+    kernel_init: initialiser of one gate's block of w_x; each gate is drawn
+      apart. As in the authors' code by default.
+    recurrent_init: likewise of w_h.
     bias_init: initialiser of b.
     carry_init: initialiser of the carry.
     dtype: of the products and of h; None takes that of the parameters. Norms

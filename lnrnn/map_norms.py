@@ -12,7 +12,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from lnrnn import norms
+from lnrnn import norm_functions, norms
 from lnrnn.errors import choices
 
 NAMES = (*norms.NAMES, "group")
@@ -59,7 +59,9 @@ def standardised_maps(
   axes = (-4, -3, -1)
   parted = norms.widened(a).reshape(*a.shape[:-1], groups, c // groups)
   if not border:
-    return norms.standardised(parted, axes, eps, centre).reshape(a.shape)
+    return norm_functions.standardised(parted, axes, eps, centre).reshape(
+      a.shape
+    )
   inner = parted[..., border : h - border, border : w - border, :, :]
   # Twice: what the rounding of a large mean has left comes out here, too.
   for _ in range(2 * centre):
@@ -80,7 +82,10 @@ class MapNorm(nn.Module):
       place by itself, gain and bias [c].
     groups: of channels, each with statistics of its own; of the form "maps".
     border: as of `standardised_maps`; not of the form "channels".
-    eps, gain_init, bias_init, param_dtype: as of `norms.LayerNorm`.
+    eps: as of `norms.LayerNorm`.
+    gain_init: as of `norms.LayerNorm`.
+    bias_init: as of `norms.LayerNorm`.
+    param_dtype: as of `norms.LayerNorm`.
 
   Source: Ba et al. 2016, eq. (3) and section 6.7; Wu & He 2018.
   """
@@ -111,7 +116,7 @@ class MapNorm(nn.Module):
       centre=self.centre,
       eps=self.eps,
     )
-    return norms.affine_of(n, gain, bias, a.dtype)
+    return norm_functions.affine_of(n, gain, bias, a.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

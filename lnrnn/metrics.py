@@ -170,14 +170,8 @@ def speed_up(
       assert numerator is not None
       ratios.append(ratio(numerator, denominator))
     low, high = (float(q) for q in np.percentile(ratios, [2.5, 97.5]))
-  return SpeedUp(
-    ratio(baseline_updates, updates) if updates else None,
-    low,
-    high,
-    target,
-    baseline_updates,
-    updates,
-  )
+  reached = ratio(baseline_updates, updates) if updates else None
+  return SpeedUp(reached, low, high, target, baseline_updates, updates)
 
 
 def paired_log_speed_ups(

@@ -36,10 +36,16 @@ class RNN(nn.Module):
       `lnrnn.engine.Recurrence`), or another `nn.RNNCellBase`, which is run
       by a plain scan. So is a subclass or a lifted class (`nn.remat`,
       `nn.vmap`) of ours that has a `__call__` of its own.
-    time_major, return_carry, reverse, keep_order, unroll: as of
-      `flax.linen.RNN`.
-    variable_axes, variable_broadcast, variable_carry, split_rngs: as of
-      `flax.linen.RNN`, for cells that the engine does not run.
+    time_major: as of `flax.linen.RNN`.
+    return_carry: as of `flax.linen.RNN`.
+    reverse: as of `flax.linen.RNN`.
+    keep_order: as of `flax.linen.RNN`.
+    unroll: as of `flax.linen.RNN`.
+    variable_axes: as of `flax.linen.RNN`, for cells that the engine does not
+      run.
+    variable_broadcast: likewise.
+    variable_carry: likewise.
+    split_rngs: likewise.
     backward: "fast", or "plain" for JAX's own differentiation, which has
       forward mode (jvp) too.
     remat_steps: above 0, only the carries of every so many steps are kept
@@ -351,9 +357,11 @@ class Bidirectional(nn.Module):
   """Runs one RNN forwards and one backwards over sequences.
 
   Attributes:
-    forward_rnn, backward_rnn: `RNN`s.
+    forward_rnn: an `RNN`.
+    backward_rnn: an `RNN`.
     merge_fn: joins the outputs of both; concatenates them by default.
-    time_major, return_carry: as of `RNN`.
+    time_major: as of `RNN`.
+    return_carry: as of `RNN`.
   """
 
   forward_rnn: nn.Module

@@ -15,7 +15,8 @@ class Example:
   """A call that initialises a module; of its arrays the shapes alone count.
 
   Attributes:
-    args, kwargs: of `model.init`, after the keys.
+    args: of `model.init`, after the keys.
+    kwargs: of `model.init`.
     method: the method's name.
     rngs: names of the random keys.
   """

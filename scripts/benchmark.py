@@ -27,6 +27,7 @@ import benchmark_common as common
 import benchmark_convnet as convnet
 import benchmark_draw as draw
 import benchmark_handwriting as handwriting
+import benchmark_machine
 import benchmark_mnist_mlp as mnist_mlp
 import benchmark_rnn as rnn
 import benchmark_skip_thoughts as skip_thoughts
@@ -119,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
 
   add = task(
     "mnist_mlp",
-    threads=min(2, len(common.processors())),
+    threads=min(2, len(benchmark_machine.processors())),
     seconds=1.0,
     contenders=["torch_fused", "torch_default"],
   )
@@ -162,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
   add("--features", type=_positive(int), default=400)
 
   contenders = [*skip_thoughts.CONTENDERS]
-  threads = min(2, len(common.processors()))
+  threads = min(2, len(benchmark_machine.processors()))
   add = task(
     "skip_thoughts", threads=threads, seconds=1.0, contenders=contenders
   )
@@ -193,7 +194,7 @@ def main() -> None:
   options = top.parse_args()
   names = [n for n in options.contenders if n != "lnrnn"]
   options.contenders = ["lnrnn", *dict.fromkeys(names)]
-  there = common.processors()
+  there = benchmark_machine.processors()
   options.cpus = there[: options.threads]
   if len(options.cpus) < options.threads:
     top.error(f"--threads={options.threads}: there are {len(there)} processors")

@@ -21,7 +21,8 @@ import tempfile
 import time
 from typing import Any
 
-from benchmark_common import Fault, machine, table_row
+from benchmark_common import Fault, table_row
+from benchmark_machine import machine
 import numpy as np
 
 from lnrnn.data import corpus

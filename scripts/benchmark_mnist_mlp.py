@@ -23,6 +23,7 @@ from typing import Any
 
 import benchmark_common as common
 from benchmark_common import Fault, Row, Worker
+import benchmark_machine
 from benchmark_mnist_mlp_workers import CONTENDERS as CONTENDERS
 
 SCRIPT = "benchmark_mnist_mlp_workers.py"
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   """
   if "batch" in options.norms and 1 in options.batch_sizes:
     raise Fault("--batch_sizes=1: batch norm needs at least 2; use --norms")
-  about, results = common.machine(), []
+  about, results = benchmark_machine.machine(), []
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     workers = _start(stack, options)

@@ -39,6 +39,7 @@ from typing import Any
 
 import benchmark_common as common
 from benchmark_common import Fault, Row
+import benchmark_machine
 
 CASES = {
   "handwriting": "lstm:8:500:3:400",
@@ -121,7 +122,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   gpu = options.device == "gpu"
   if not gpu and options.precision != "float32":
     raise Fault(f"--precision={options.precision}: needs --device=gpu")
-  about, results, summaries = common.machine(), [], []
+  about, results, summaries = benchmark_machine.machine(), [], []
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     workers = common.start(stack, options, CONTENDERS, gpu=gpu)

@@ -21,6 +21,7 @@ import contextlib
 from typing import Any
 
 import benchmark_common as common
+import benchmark_machine
 
 # Contender -> who runs it.
 NAMES = ("lnrnn", "lnrnn_none", "whole", "floor")
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
   Raises:
     Fault: a contender fails.
   """
-  about, results = common.machine(), []
+  about, results = benchmark_machine.machine(), []
   with contextlib.ExitStack() as stack:
     workers = common.start(stack, options, CONTENDERS)
     print(

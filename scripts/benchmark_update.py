@@ -17,6 +17,7 @@ from typing import Any
 
 import benchmark_common as common
 from benchmark_common import Fault, Row
+import benchmark_machine
 
 NORMS = ("layer", "none")
 # Largest difference from ours: of the loss, and of each parameter's gradient
@@ -45,7 +46,7 @@ def run(
   Raises:
     Fault: a contender fails or does other work, or a flag is wrong.
   """
-  about, results = common.machine(), []
+  about, results = benchmark_machine.machine(), []
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     workers = common.start(stack, options, contenders)

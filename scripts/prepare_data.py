@@ -13,6 +13,11 @@ there.
 
 Exit codes: 0 done, 1 wrong flags, 2 the data cannot be had or written, 130
 and 143 stopped by Ctrl-C and SIGTERM; a second signal stops it at once.
+
+A task is a function of `out`, the directory that its files go to, and `source`,
+the one that holds the owners' files, or None to fetch them. It returns what to
+type next, and raises a DataError where a file cannot be had, is not the
+published one or holds something else, or files do not fit together.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,23 +59,13 @@ _MNIST_SHA256 = {
     "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
   ),
 }
-# The largest of them has 9.9 MB.
-_MNIST_MAX_BYTES = 1 << 24
+_MNIST_MAX_BYTES = 1 << 24  # The largest of them has 9.9 MB.
 
 
 def prepare_mnist(out: pathlib.Path, source: pathlib.Path | None) -> str:
   """Gets the four idx files and makes the tensorflow-datasets form of them.
 
-  Args:
-    out: directory for the idx files; the dataset goes to
-      `out/lnrnn_mnist/<version>`.
-    source: directory that holds the idx files already, or None to fetch them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file cannot be had, or is not the published one.
+  That goes to `out/lnrnn_mnist/<version>`.
   """
   for name, sha256 in _MNIST_SHA256.items():
     mirrors = [source.resolve().as_uri() + "/"] if source else _MNIST_MIRRORS
@@ -110,19 +105,7 @@ _AMAT_MAX_BYTES = 1 << 27
 
 
 def prepare_draw(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Gets the three text files of binarised MNIST.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them already, plain or as .gz, or None to
-      fetch them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file cannot be had, or is not the published one.
-  """
+  """Gets the three text files of binarised MNIST, plain or as .gz."""
   for name, sha256 in _AMAT_SHA256.items():
     urls = [_AMAT_MIRROR + name]
     if source:
@@ -147,18 +130,8 @@ _CIFAR10_MAX_BYTES = 1 << 28
 def prepare_cifar10(out: pathlib.Path, source: pathlib.Path | None) -> str:
   """Gets the binary version and makes the tensorflow-datasets form of it.
 
-  Args:
-    out: directory for the archive, or for the files of an unpacked tree; the
-      dataset goes to `out/lnrnn_cifar10/<version>`.
-    source: directory that holds them already, be it a part of the pictures,
-      or None to fetch the archive.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: the files cannot be had, or hold something else, or the dataset
-      that is there already has other pictures.
+  That goes to `out/lnrnn_cifar10/<version>`. `source` may hold the archive or
+  an unpacked tree, be it with a part of the pictures.
   """
   from lnrnn.data import cifar10
 
@@ -199,19 +172,7 @@ def prepare_cifar10(out: pathlib.Path, source: pathlib.Path | None) -> str:
 
 
 def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies IAM-OnDB's archives and lists, and parses them.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them: there is no download without an account
-      of the owners.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file is missing, or holds something else.
-  """
+  """Copies IAM-OnDB's archives and lists, and parses them."""
   from lnrnn.data import iam_ondb
 
   if source is None:
@@ -234,19 +195,7 @@ def prepare_handwriting(out: pathlib.Path, source: pathlib.Path | None) -> str:
 
 
 def prepare_flickr8k(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies Flickr8k's captions and lists, and features of its images.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them: the owners give them to those who fill
-      in a form, and features are made of the images.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file is missing, or they do not fit together.
-  """
+  """Copies Flickr8k's captions and lists, and features of its images."""
   from lnrnn.data import captions, flickr8k, text_files
 
   if source is None:
@@ -268,18 +217,7 @@ def prepare_flickr8k(out: pathlib.Path, source: pathlib.Path | None) -> str:
 
 
 def prepare_coco(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies MS-COCO in the authors' layout.
-
-  Args:
-    out: directory for it.
-    source: directory that holds it.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file is missing, or they do not fit together.
-  """
+  """Copies MS-COCO in the authors' layout."""
   from lnrnn.data import captions, coco
 
   if source is None:

@@ -1,4 +1,7 @@
-"""The tasks of scripts/prepare_data.py whose data is text."""
+"""The tasks of scripts/prepare_data.py whose data is text.
+
+Each is a function as is told there; none has a download.
+"""
 
 from collections.abc import Callable, Iterable
 import pathlib
@@ -8,18 +11,7 @@ from lnrnn.errors import DataError
 
 
 def prepare_cnn(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies the folders of the CNN corpus's questions.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file is missing or damaged.
-  """
+  """Copies the folders of the CNN corpus's questions."""
   from lnrnn.data import question_files
 
   if source is None:
@@ -34,18 +26,7 @@ def prepare_cnn(out: pathlib.Path, source: pathlib.Path | None) -> str:
 
 
 def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies novels in TEI XML.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them, or an archive with them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: there are too few, or one is damaged.
-  """
+  """Copies novels in TEI XML, or an archive with them."""
   from lnrnn.data import mnist, novels
 
   if source is None:
@@ -61,18 +42,7 @@ def prepare_novels(out: pathlib.Path, source: pathlib.Path | None) -> str:
 
 
 def prepare_babi(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies the bAbI tasks.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them, or an archive with them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file of the first task is missing or damaged.
-  """
+  """Copies the bAbI tasks, or an archive with them."""
   from lnrnn.data import mnist
 
   if source is None:
@@ -105,18 +75,7 @@ def _reading(
 
 
 def prepare_sick(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies the three files of SICK.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file is missing or damaged.
-  """
+  """Copies the three files of SICK."""
   from lnrnn.data import sentence_tasks
 
   if source is None:
@@ -135,18 +94,7 @@ def prepare_sick(out: pathlib.Path, source: pathlib.Path | None) -> str:
 def prepare_classification(
   out: pathlib.Path, source: pathlib.Path | None
 ) -> str:
-  """Copies the files of MR, CR, SUBJ and MPQA.
-
-  Args:
-    out: directory for them.
-    source: directory that holds them.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: a file is missing or damaged.
-  """
+  """Copies the files of MR, CR, SUBJ and MPQA."""
   from lnrnn.data import sentence_tasks
 
   names = [n for pair in sentence_tasks.CLASSIFICATION.values() for n in pair]
@@ -164,19 +112,7 @@ def prepare_classification(
 
 
 def prepare_glove(out: pathlib.Path, source: pathlib.Path | None) -> str:
-  """Copies word vectors.
-
-  Args:
-    out: directory for them.
-    source: directory that holds a text or binary file of them, or a matrix
-      and a list of words.
-
-  Returns:
-    What to type next.
-
-  Raises:
-    DataError: there are none, or they are damaged.
-  """
+  """Copies word vectors: a text or binary file, or a matrix and a list."""
   from lnrnn.data import word_vectors
 
   if source is None:

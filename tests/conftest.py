@@ -9,6 +9,20 @@ import pytest
 # Before the first import of jax; `JAX_PLATFORMS=cuda pytest -m gpu` overrides.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+# The tests' arrays are small: a second thread would only wait, in a busy loop.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+  os.environ.setdefault(name, "1")
+if os.environ["JAX_PLATFORMS"] == "cpu":
+  # What a test compiles runs for no time at all, so this is where the suite's
+  # time goes: these settings compile DRAW's gradient in a seventh of it. The
+  # processes that tests start have them too. To compile as users do:
+  # `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= ./scripts/test.sh`.
+  os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+  os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1",
+  )
 
 # An example may compile, so no deadline; the same examples in every run.
 hypothesis.settings.register_profile("lnrnn", deadline=None, derandomize=True)
@@ -63,16 +77,27 @@ def mnist_dir(data_dir) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def quick_compiles():
-  """For tests that run for no time at all, and have much to compile."""
+def optimised():
+  """Compiles as users do, as far as JAX can be told so while it runs."""
   import jax
 
-  jax.config.update("jax_disable_most_optimizations", True)
+  name = "jax_disable_most_optimizations"
+  old = jax.config.values[name]
+
+  def switch(value):
+    jax.config.update(name, value)
+    # JAX finds what it has compiled by function and shapes, not by this
+    # setting, and a sum is rounded differently without it.
+    jax.clear_caches()
+
+  switch(False)
   yield
-  jax.config.update("jax_disable_most_optimizations", False)
-  # JAX finds what it has compiled by function and shapes, not by this setting,
-  # and a sum is rounded differently without it.
-  jax.clear_caches()
+  switch(old)
+
+
+@pytest.fixture(scope="module")
+def quick_compiles():
+  """Every test compiles so."""
 
 
 @pytest.fixture

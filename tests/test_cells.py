@@ -14,6 +14,8 @@ import references
 
 from lnrnn import cells, norms
 
+pytestmark = pytest.mark.usefixtures("optimised")  # As in a user's run.
+
 B, D, H = 4, 2, 3
 # So large that it matters where it stands, and that it stands everywhere.
 EPS = 0.1

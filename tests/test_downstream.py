@@ -267,7 +267,7 @@ def test_the_choice_is_blind_to_the_test_fold(how):
 
 def test_trainings_that_have_not_converged_are_counted(monkeypatch):
   x, y = made(120, 8)
-  monkeypatch.setattr(downstream, "MAX_ITERATIONS", 1)
+  monkeypatch.setattr(downstream.classes, "MAX_ITERATIONS", 1)
   found = downstream.classification(x, y, how="fixed", fixed=[1.0] * 10)
   assert found.unconverged == 10
   found = downstream.classification(x, y, cs=(1, 2), how="split")
@@ -282,7 +282,7 @@ def test_other_warnings_of_a_training_are_passed_on(monkeypatch):
   monkeypatch.setattr(LogisticRegression, "fit", fit)
   with pytest.warns(UserWarning, match="other"):
     warnings.simplefilter("always")
-    downstream._fit(*made(20, 2), 1.0)
+    downstream.classes._fit(*made(20, 2), 1.0)
 
 
 def test_names_of_classes_may_be_any():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lnrnn
-from lnrnn import backward, engine, linen_cells, norms
+from lnrnn import backward_plan, engine, linen_cells, norms
 
 T, B, D, H = 4, 3, 2, 3
 MANY = 10**9
@@ -31,13 +31,10 @@ both_ways = pytest.mark.parametrize("way", ["late", "loop"])
 close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-
 def choose(monkeypatch, way):
   for name, value in WAYS[way].items():
-    assert hasattr(backward, name)
-    monkeypatch.setattr(backward, name, value)
+    assert hasattr(backward_plan, name)
+    monkeypatch.setattr(backward_plan, name, value)
 
 
 class Case(NamedTuple):
@@ -257,7 +254,7 @@ def test_the_thresholds_choose_the_way_of_each_product(name, monkeypatch, x64):
     args = (*args[:3], None)
 
   def ways():
-    calls, _ = backward.plan(case.step, *args)
+    calls, _ = backward_plan.plan(case.step, *args)
     return [call.way for call in calls]
 
   choose(monkeypatch, "late")

@@ -16,7 +16,6 @@ from lnrnn.map_norms import MapNorm, standardised_maps
 
 EIGHT = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]  # Mean 5, deviation 2.
 SHAPE = (2, 6, 5, 4)
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 fitted = functools.partial(
   jax.jit, static_argnames=("groups", "border", "centre", "eps")

@@ -16,6 +16,8 @@ from references import central_differences
 
 from lnrnn import norms
 
+pytestmark = pytest.mark.usefixtures("optimised")  # As in a user's run.
+
 EPS = 1e-5
 EIGHT = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]  # Mean 5, deviation 2.
 

@@ -11,7 +11,7 @@ import references
 import references_bn
 
 import lnrnn
-from lnrnn import backward, engine, recurrent_bn
+from lnrnn import backward_plan, engine, recurrent_bn
 
 D, H, T_MAX = 2, 2, 6
 EPS = 0.1  # So large that it matters.
@@ -41,9 +41,6 @@ MANY = [5, 5, 5, 4, 4, 4, 4, 3, 2, 0]
 FEW = [5, 4, 4, 2, 0]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_padding = pytest.mark.parametrize("padding", recurrent_bn.PADDING)
-
-
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture
@@ -178,9 +175,9 @@ def test_gradients_pass_through_the_statistics(
   kind, padding, way, monkeypatch, x64
 ):
   """Finite differences of NumPy: of all parameters, the carry and inputs."""
-  monkeypatch.setattr(backward, "NARROW", 0)
+  monkeypatch.setattr(backward_plan, "NARROW", 0)
   many = 0 if way == "late" else 10**9
-  monkeypatch.setattr(backward, "ROWS_PER_WIDTH", many)
+  monkeypatch.setattr(backward_plan, "ROWS_PER_WIDTH", many)
   rnn = make(kind, bn_padding=padding, remat_steps=2 if way == "loop" else 0)
   lengths = [4, 4, 3, 2, 1]
   params = draw_params(rnn)

@@ -15,9 +15,6 @@ LENGTHS = [4, 0, 2]
 same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-
 @pytest.fixture
 def uncompiled():
   """Step by step: there are more variants than time to compile."""

@@ -17,8 +17,6 @@ from lnrnn.errors import DataError
 from lnrnn.models.skip_thoughts import SkipThoughts
 from lnrnn.sentence_encoder import SkipThoughtEncoder, digest
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 WORDS = ["the", "rabbit", "ran", "away", "and", "so", "did", "she", ".", "it's"]
 END, UNKNOWN = 0, 1
 D, H, EPS = 3, 6, 1e-5

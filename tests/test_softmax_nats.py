@@ -11,8 +11,6 @@ import pytest
 
 from lnrnn import losses
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 B, T, D, V = 6, 4, 3, 7
 rng = np.random.default_rng(0)
 STATES = rng.normal(size=(B, T, D)), rng.normal(size=(D, V)), rng.normal(size=V)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from lnrnn.data import batches
-from lnrnn.data.cloze import Examples
+from lnrnn.data.cloze_examples import Examples
 from lnrnn.errors import ConfigError
 
 

@@ -8,18 +8,14 @@ and is left out.
 Source: Liwicki and Bunke 2005; Graves 2013, sections 4.2 and 5.2.
 """
 
-from collections.abc import Mapping, Sequence
-import contextlib
 import os
 import pathlib
-import re
-from typing import Any, NamedTuple
-import xml.parsers.expat
+from typing import NamedTuple
 
 import numpy as np
 
-from lnrnn.data import batches, cached, characters, mnist, pen_font
-from lnrnn.errors import ConfigError, DataError, one_line
+from lnrnn.data import batches, characters, iam_ondb_files, mnist, pen_font
+from lnrnn.errors import ConfigError, DataError
 
 SOURCES = ("embedded", "iam_ondb")
 # What is trained on, and what is held out. Graves trained on all but the
@@ -40,11 +36,6 @@ _OPTIONAL = "testset_t"  # The larger validation set.
 # below 370 units. What is longer is the whiteboard's sensor losing it.
 MAX_OFFSET = 500
 EMBEDDED_LINES = {"train": 2_000, "validation": 200}
-_VERSION = 1  # To be raised when what is made of the files changes.
-_MAX_BYTES = 1 << 31  # The strokes have 0.5 GB.
-_MAX_PLACE = 1 << 20  # Coordinates go up to 9,098; offsets are to fit int32.
-_TREES = {"lineStrokes-all": "lineStrokes", "ascii-all": "ascii"}
-_NAME = re.compile(r"([A-Za-z0-9]+-[A-Za-z0-9]+)-(\d+)\.xml")
 
 
 class Lines(NamedTuple):
@@ -85,26 +76,6 @@ class Dataset(NamedTuple):
   left_out: dict[str, int]
   description: str
   fingerprint: str
-
-
-class _Raw(NamedTuple):
-  """Lines as the files have them.
-
-  Attributes:
-    names: [n] str.
-    forms: [n] str, the form that each is a line of.
-    texts: [n] str.
-    points: int32 [p, 3], places x, y, and 1 where a stroke ends.
-    starts: int64 [n + 1].
-    left_out: [k] str, lines of forms with more or fewer texts than lines.
-  """
-
-  names: np.ndarray
-  forms: np.ndarray
-  texts: np.ndarray
-  points: np.ndarray
-  starts: np.ndarray
-  left_out: np.ndarray
 
 
 def load(
@@ -155,7 +126,7 @@ def load(
     verdict = "a stroke font of ours, no handwriting"
   else:
     folder = mnist.find_folder(data_dir, source, "iam_ondb")
-    raw, raw_sum = _read(folder)
+    raw, raw_sum = iam_ondb_files.read(folder)
     chosen, absent = _chosen(raw, folder, splitting)
     origin = f"IAM-OnDB in {folder}"
     verdict = "the paper's data"
@@ -176,7 +147,7 @@ def owners_files(folder: pathlib.Path) -> list[pathlib.Path]:
   Raises:
     DataError: one of them is missing.
   """
-  found = [_source(folder, stem) for stem in _TREES]
+  found = [iam_ondb_files.source(folder, stem) for stem in iam_ondb_files.TREES]
   lists = {name for s in SPLITTINGS.values() for v in s.values() for name in v}
   for name in sorted(lists):
     path = folder / f"{name}.txt"
@@ -218,7 +189,7 @@ def padded(lines: Lines, steps: int) -> dict[str, np.ndarray]:
 
 
 def _dataset(
-  raw: _Raw, raw_sum: str, chosen, origin: str, verdict: str
+  raw: iam_ondb_files.Raw, raw_sum: str, chosen, origin: str, verdict: str
 ) -> Dataset:
   """Cuts the splits out and normalises them."""
   splits, jumps = {}, 0
@@ -236,7 +207,11 @@ def _dataset(
   for lines in splits.values():
     lines.offsets[:, :2] = (lines.offsets[:, :2] - mean) / deviation
   fingerprint = batches.fingerprint(
-    {"raw": np.array(raw_sum), "version": np.array(_VERSION), **chosen}
+    {
+      "raw": np.array(raw_sum),
+      "version": np.array(iam_ondb_files.VERSION),
+      **chosen,
+    }
   )
   left_out = {
     "lines of forms with another number of texts": len(raw.left_out),
@@ -250,7 +225,7 @@ def _dataset(
   return Dataset(splits, mean, deviation, left_out, description, fingerprint)
 
 
-def _offsets(raw: _Raw, rows: np.ndarray):
+def _offsets(raw: iam_ondb_files.Raw, rows: np.ndarray):
   """Points [p, 3] of some lines, where each starts, and jumps left out."""
   first, last = raw.starts[rows], raw.starts[rows + 1]
   sizes = last - first
@@ -282,7 +257,7 @@ def _offsets(raw: _Raw, rows: np.ndarray):
   return made.astype(np.float32), starts, int(jump.sum())
 
 
-def _drawn() -> tuple[_Raw, dict[str, np.ndarray]]:
+def _drawn() -> tuple[iam_ondb_files.Raw, dict[str, np.ndarray]]:
   """Generated lines."""
   names, texts, points = [], [], []
   chosen, first = {}, 0
@@ -293,22 +268,10 @@ def _drawn() -> tuple[_Raw, dict[str, np.ndarray]]:
       points.append(line)
     chosen[split] = np.arange(first, first + n)
     first += n
-  return _joined(names, names, texts, points, []), chosen
+  return iam_ondb_files.joined(names, names, texts, points, []), chosen
 
 
-def _joined(names, forms, texts, points, left_out) -> _Raw:
-  sizes = [len(line) for line in points]
-  return _Raw(
-    np.array(names),
-    np.array(forms),
-    np.array(texts),
-    np.concatenate(points).astype(np.int32),
-    np.concatenate([[0], np.cumsum(sizes)]),
-    np.array(left_out, dtype=str),
-  )
-
-
-def _chosen(raw: _Raw, folder: pathlib.Path, splitting: str):
+def _chosen(raw: iam_ondb_files.Raw, folder: pathlib.Path, splitting: str):
   """{split: rows}, and how many of the listed forms have no strokes."""
   chosen, seen = {}, {}
   for split, names in SPLITTINGS[splitting].items():
@@ -317,165 +280,18 @@ def _chosen(raw: _Raw, folder: pathlib.Path, splitting: str):
       path = folder / f"{name}.txt"
       if name == _OPTIONAL and not path.is_file():
         continue
-      for form in _forms(path):
+      for form in iam_ondb_files.listed_forms(path):
         if form in seen:
           raise DataError(
             f"{path}: has the form {form}, which {seen[form]} has too"
           )
         seen[form] = path.name
-      found = np.flatnonzero(np.isin(raw.forms, _forms(path)))
+      found = np.flatnonzero(
+        np.isin(raw.forms, iam_ondb_files.listed_forms(path))
+      )
       if not len(found):
         raise DataError(f"{path}: names no form whose strokes are there")
       rows.append(found)
     chosen[split] = np.concatenate(rows)
   there = {*raw.forms, *(name.rpartition("-")[0] for name in raw.left_out)}
   return chosen, len(seen.keys() - there)
-
-
-def _forms(path: pathlib.Path) -> list[str]:
-  try:
-    text = path.read_text(encoding="ascii")
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
-  return text.split()
-
-
-# --- The owners' files ---
-
-
-def _read(folder: pathlib.Path) -> tuple[_Raw, str]:
-  """What the files hold, and its fingerprint; from the cache if it is there."""
-  sources = {stem: _source(folder, stem) for stem in _TREES}
-  found, name = cached.arrays(
-    "iam_ondb",
-    cached.digest(sources.values(), _VERSION),
-    lambda: _parse(sources)._asdict(),
-  )
-  return _Raw(**found), name
-
-
-def _source(folder: pathlib.Path, stem: str) -> pathlib.Path:
-  """The archive, or the unpacked tree."""
-  tree = _TREES[stem]
-  for path in (folder / stem / tree, folder / tree, folder / stem):
-    if path.is_dir():
-      return path
-  found = sorted(p for p in folder.glob(f"{stem}.t*") if p.is_file())
-  if not found:
-    raise DataError(
-      f"{folder}: has no {stem}.tar[.gz|.xz] nor a folder {tree}; register at"
-      " fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database and get"
-      " it there"
-    )
-  return found[0]
-
-
-def _parse(sources: Mapping[str, pathlib.Path]) -> _Raw:
-  """Reads all lines that have a text."""
-  texts = {}
-  for where, name, content in cached.contents(
-    sources["ascii-all"], ".txt", max_bytes=_MAX_BYTES
-  ):
-    texts[name.removesuffix(".txt")] = (where, _transcription(where, content))
-  forms: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
-  for where, name, content in cached.contents(
-    sources["lineStrokes-all"], ".xml", max_bytes=_MAX_BYTES
-  ):
-    match = _NAME.fullmatch(name)
-    if not match:
-      raise DataError(f"{where}: is not named as form-NN.xml")
-    form, number = match[1], int(match[2])
-    forms.setdefault(form, {})[number] = (where, _points(where, content))
-  if not forms:
-    raise DataError(f"{sources['lineStrokes-all']}: has no line")
-  kept, left_out = [], []
-  for form, lines in sorted(forms.items()):
-    if form not in texts:
-      where, _ = next(iter(lines.values()))
-      raise DataError(f"{where}: there is no transcription {form}.txt")
-    where, said = texts[form]
-    # One that lost a line would have its texts at others.
-    if sorted(lines) != [*range(1, len(said) + 1)]:
-      left_out += [f"{form}-{number:02d}" for number in sorted(lines)]
-      continue
-    for (number, (_, points)), text in zip(
-      sorted(lines.items()), said, strict=True
-    ):
-      kept.append((f"{form}-{number:02d}", form, text, points))
-  if not kept:
-    raise DataError(f"{sources['ascii-all']}: no form has its lines' texts")
-  names, of, said, points = zip(*kept, strict=True)
-  return _joined(names, of, said, points, left_out)
-
-
-def _transcription(where: str, content: bytes) -> list[str]:
-  """The lines of text after the mark CSR, "corrected"."""
-  text = content.decode("latin-1").replace("\r", "")
-  _, mark, after = text.partition("CSR:")
-  if not mark:
-    raise DataError(
-      f"{where}: has no line CSR: with the transcription after it"
-    )
-  lines = [line.strip() for line in after.split("\n") if line.strip()]
-  if not lines:
-    raise DataError(f"{where}: its transcription is empty")
-  return lines
-
-
-def _points(where: str, content: bytes) -> np.ndarray:
-  """The points of a line, int32 [t, 3]: x, y, 1 where a stroke ends."""
-  points: list[tuple[Any, Any]] = []
-  ends: list[int] = []
-
-  def start(tag, attributes):
-    if tag == "Point":
-      points.append((attributes.get("x"), attributes.get("y")))
-
-  def end(tag):
-    if tag == "Stroke":
-      ends.append(len(points))
-
-  def doctype(*_):
-    # Entities can make a file of a line into one of gigabytes.
-    raise DataError(
-      f"{where}: has a document type; the owners' files have none"
-    )
-
-  parser = xml.parsers.expat.ParserCreate()
-  parser.StartElementHandler = start
-  parser.EndElementHandler = end
-  parser.StartDoctypeDeclHandler = doctype
-  try:
-    parser.Parse(content, True)
-  except (xml.parsers.expat.ExpatError, LookupError, ValueError) as error:
-    # The last two tell of an encoding that there is not.
-    raise DataError(f"{where}: is no whole XML: {one_line(error)}") from error
-  made = np.zeros((len(points), 3), np.int32)
-  made[:, :2] = _whole_numbers(where, points)
-  if len(made) < 2:
-    raise DataError(f"{where}: has {len(made)} points; 2 at least are needed")
-  if (made[:, :2] == made[0, :2]).all():
-    raise DataError(f"{where}: all its points are the same")
-  last = np.array(ends, int) - 1
-  made[last[last >= 0], 2] = 1
-  made[-1, 2] = 1
-  return made
-
-
-def _whole_numbers(where: str, points: Sequence[tuple[Any, Any]]) -> np.ndarray:
-  with contextlib.suppress(ValueError, TypeError, OverflowError):
-    places = np.array(points, dtype=np.int32).reshape(-1, 2)
-    if ((places >= -_MAX_PLACE) & (places <= _MAX_PLACE)).all():
-      return places
-  for i, point in enumerate(points):
-    for axis, value in zip("xy", point, strict=True):
-      try:
-        fits = abs(int(value)) <= _MAX_PLACE
-      except (ValueError, TypeError):
-        fits = False
-      if not fits:
-        raise DataError(
-          f"{where}: point {i + 1} has {axis}={value!r:.40}; whole numbers up"
-          f" to {_MAX_PLACE:,} are needed"
-        )
-  raise AssertionError(points)

@@ -44,7 +44,7 @@ def read_idx(path: Source) -> np.ndarray:
     DataError: the file is missing, damaged, or not an idx file of bytes.
 
   Source: "The MNIST database of handwritten digits", LeCun, Cortes, Burges,
-    section "File formats".
+  section "File formats".
   """
   if isinstance(path, (str, os.PathLike)):
     path = pathlib.Path(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lnrnn.data.corpus import Triples, filled_steps
+from lnrnn.data.triples import Triples, filled_steps
 from lnrnn.errors import ConfigError, DataError
 
 _SEEDS = 1 << 20

@@ -59,11 +59,13 @@ class AttentiveReader(nn.Module):
       gates' among them, begin equal. "sound": each drawn by itself,
       orthogonal in the LSTMs, Glorot's uniform elsewhere, embeddings of
       deviation `EMBEDDING_DEVIATION`, forget gates at bias 1.
-    t_passage, t_query: longest training passage and query, in words; batch
-      norm needs them.
-    bn_momentum, bn_padding, bn_test: of `RNN`, and likewise of the batch norm
-      elsewhere.
-    backward, remat_steps: of `engine.scan`.
+    t_passage: longest training passage, in words; batch norm needs it.
+    t_query: longest training query, likewise.
+    bn_momentum: of `RNN`, and likewise of the batch norm elsewhere.
+    bn_padding: likewise.
+    bn_test: likewise.
+    backward: of `engine.scan`.
+    remat_steps: of `engine.scan`.
     param_dtype: of the parameters.
 
   Source: Hermann et al. 2015, section 3.2; Ba et al. 2016, section 6.2;

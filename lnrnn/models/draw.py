@@ -90,7 +90,7 @@ class DRAW(nn.Module):
     remat_steps: of `engine.scan`.
 
   Source: Gregor et al. 2015; Ba et al. 2016, section 6.4 and supplement,
-    eqs. (29)-(31).
+  eqs. (29)-(31).
   """
 
   glimpses: int = 64

@@ -23,7 +23,8 @@ class OrderEmbedding(nn.Module):
     gain_init: of the norm's gains; None is 1, and 0.1 for batch norm.
     t_max: longest training sentence, in steps; batch norm needs it.
     bn_momentum: weight of the past in batch norm's averages.
-    backward, remat_steps: of `engine.scan`.
+    backward: of `engine.scan`.
+    remat_steps: of `engine.scan`.
 
   Source: Vendrov et al. 2016, section 3.2; Ba et al. 2016, section 6.1.
   """

@@ -30,7 +30,8 @@ class SequenceClassifier(nn.Module):
     t_max: longest training sequence, in steps; batch norm needs it.
     bn_momentum: weight of the past in batch norm's averages.
     bn_test: of `RNN`: what batch norm uses where it is not trained.
-    backward, remat_steps: of `engine.scan`.
+    backward: of `engine.scan`.
+    remat_steps: of `engine.scan`.
 
   Source: Cooijmans et al. 2016, section 5.1.
   """

@@ -27,7 +27,8 @@ class _Sized(nn.Module):
     embedding_scale: embeddings start uniform in plus and minus this.
     t_max: longest training sentence, in steps; batch norm needs it.
     bn_momentum: weight of the past in batch norm's averages.
-    backward, remat_steps: of `engine.scan`.
+    backward: of `engine.scan`.
+    remat_steps: of `engine.scan`.
     param_dtype: of the parameters and the states.
   """
 

@@ -3,7 +3,6 @@
 Every process evaluates, so that none waits for another; process 0 writes.
 """
 
-from collections.abc import Callable
 import math
 import os
 import signal
@@ -11,7 +10,6 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lnrnn.errors import DivergedError, WorkdirError
@@ -22,11 +20,13 @@ from lnrnn.training import (
   health,
   progress,
   signals,
+  tensorboard,
   writers,
 )
 from lnrnn.training import config as config_lib
 from lnrnn.training import step as step_lib
 from lnrnn.training import workdir as workdir_lib
+from lnrnn.training.evaluation import run_evals
 from lnrnn.training.experiment import Experiment
 
 
@@ -62,47 +62,6 @@ class Dispatch(NamedTuple):
   metrics: dict[str, np.ndarray]
   spent: float
   waited: float
-
-
-def run_evals(
-  experiment: Experiment, variables: Any, key: jax.Array, due: Callable
-) -> dict[str, Any]:
-  """Runs the evaluations that are due.
-
-  Args:
-    experiment: with the evaluations.
-    variables: to evaluate.
-    key: random key of this evaluation.
-    due: Eval -> the splits to run it on.
-
-  Returns:
-    {"split/metric": value}.
-  """
-  found: dict[str, Any] = {}
-  for ev in experiment.evals.values():
-    for split in due(ev):
-      for name, value in ev.fn(variables, split, key).items():
-        full = f"{split}/{name}"
-        if full in found:
-          raise ValueError(f"two evaluations give the metric {full!r}")
-        found[full] = _checked(full, value)
-  return found
-
-
-def _checked(name: str, value: Any) -> Any:
-  """A metric as a float, a text, a path or an array of a picture."""
-  if isinstance(value, str | os.PathLike):
-    return value
-  array = np.asarray(value)
-  real = np.issubdtype(array.dtype, np.bool_) or (
-    jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array)
-  )
-  if not real or array.ndim not in (0, 2, 3, 4):
-    raise TypeError(
-      f"metric {name!r} is {array.dtype} of shape {array.shape}: a number, a"
-      " text, a path or a picture is needed"
-    )
-  return array if array.ndim else float(array)
 
 
 class Recorder:
@@ -157,7 +116,7 @@ class Recorder:
     self._decisive = [row for row in map(self._decides, rows) if row]
     self._writer = writers.MultiWriter(
       writers.JsonlWriter(self._workdir),
-      writers.TensorBoardWriter(self._workdir, step=start),
+      tensorboard.TensorBoardWriter(self._workdir, step=start),
       writers.FigureWriter(self._workdir),
     )
     name = os.path.basename(os.path.abspath(self._workdir))

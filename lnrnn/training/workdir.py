@@ -17,7 +17,7 @@ import filelock
 
 from lnrnn import files
 from lnrnn.errors import WorkdirError, one_line
-from lnrnn.training import checkpoints, early, writers
+from lnrnn.training import checkpoint_files, early, writers
 from lnrnn.training import config as config_lib
 
 RECORD = "config.json"
@@ -78,7 +78,7 @@ def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
   path = pathlib.Path(workdir)
   record = read_record(path)
   if record is None:
-    if checkpoints.committed_steps(path):
+    if checkpoint_files.committed_steps(path):
       raise WorkdirError(
         f"workdir {path} holds checkpoints but no {RECORD}: choose another"
       )
@@ -89,7 +89,7 @@ def check(workdir: str | os.PathLike[str], config: config_lib.Config) -> None:
       f"workdir {path} belongs to a run of another config: {'; '.join(found)}"
       " (stored -> asked for); choose another workdir"
     )
-  last = max(checkpoints.committed_steps(path), default=0)
+  last = max(checkpoint_files.committed_steps(path), default=0)
   if config.train_steps < last:
     raise WorkdirError(
       f"workdir {path}: train_steps={config.train_steps}, but its run is at"
@@ -117,7 +117,7 @@ def claim(workdir: str | os.PathLike[str], fingerprint: str, data: str) -> None:
   """
   record = read_record(workdir)
   known = record["fingerprint"] if record else fingerprint
-  if known != fingerprint and checkpoints.committed_steps(workdir):
+  if known != fingerprint and checkpoint_files.committed_steps(workdir):
     raise WorkdirError(
       f"workdir {workdir}: the data has changed since the run began"
       f" (fingerprint {known} -> {fingerprint}: {data})"
@@ -145,14 +145,12 @@ def write_assets(
     WorkdirError: if the disk refuses it.
   """
   folder = pathlib.Path(workdir, ASSETS)
-  try:
+  with files.writing(folder):
     for name, asset in assets.items():
       folder.mkdir(exist_ok=True)
       with files.atomic(folder / f"{name}.json") as new:
         text = json.dumps(asset, ensure_ascii=False, indent=1)
         new.write_text(text + "\n", encoding="utf-8")
-  except OSError as e:
-    raise WorkdirError(f"{folder} cannot be written: {one_line(e)}") from e
 
 
 def read_assets(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -196,13 +194,7 @@ def lock(workdir: str | os.PathLike[str]) -> Generator[None]:
   try:
     _wait_for_stale(path, holder)
     text = json.dumps(
-      {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "since": datetime.datetime.now(datetime.UTC).isoformat(
-          timespec="seconds"
-        ),
-      }
+      {"pid": os.getpid(), "host": platform.node(), "since": _now()}
     )
     # A full disk shall not keep the run from cleaning up: the lock holds.
     with contextlib.suppress(OSError):
@@ -260,13 +252,13 @@ def is_finished(
   workdir: str | os.PathLike[str], config: config_lib.Config
 ) -> bool:
   """Whether the last checkpoint of the run is its end, whole and evaluated."""
-  last = max(checkpoints.committed_steps(workdir), default=0)
+  last = max(checkpoint_files.committed_steps(workdir), default=0)
   if not last:
     return False
   rows = writers.read_metrics(workdir) if config.patience else []
   spent = early.is_spent(rows, config.best, config.patience, last)
   at_end = spent or last >= config.train_steps
-  return at_end and checkpoints.is_complete(workdir, last)
+  return at_end and checkpoint_files.is_complete(workdir, last)
 
 
 def finished_at(
@@ -275,7 +267,7 @@ def finished_at(
   """The last step of a finished run; None for one that is not."""
   if not is_finished(workdir, config):
     return None
-  return checkpoints.committed_steps(workdir)[-1]
+  return checkpoint_files.committed_steps(workdir)[-1]
 
 
 def write_record(
@@ -309,7 +301,7 @@ def write_record(
   path = pathlib.Path(workdir, RECORD)
   old = read_record(workdir) or {"starts": []}
   start = {
-    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    "time": _now(),
     "step": step,
     "git_commit": _COMMIT,
     "device": device,
@@ -328,11 +320,13 @@ def write_record(
     "steps_per_epoch": steps_per_epoch,
     "starts": [*old["starts"], start],
   }
-  try:
-    with files.atomic(path, sync=True) as new:
-      new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-  except OSError as e:
-    raise WorkdirError(f"{path} cannot be written: {e.strerror}") from e
+  with files.writing(path), files.atomic(path, sync=True) as new:
+    new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+  """The time, as ISO 8601 has it."""
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _git_commit() -> str | None:

@@ -4,22 +4,17 @@
 the other's place. What a disk refuses is a `WorkdirError`.
 """
 
-from collections.abc import Generator, Iterator, Mapping
-import contextlib
-import io
+from collections.abc import Iterator, Mapping
 import json
 import math
 import os
 import pathlib
-import platform
-import struct
-import time
 from typing import Any, Protocol
 
 import numpy as np
 
 from lnrnn import files
-from lnrnn.errors import WorkdirError
+from lnrnn.training.appended import Appended
 
 METRICS = "metrics.jsonl"
 # Of an animation.
@@ -63,48 +58,11 @@ def _row(step: int, scalars: Mapping[str, float]) -> str:
   return json.dumps(row, allow_nan=False) + "\n"
 
 
-@contextlib.contextmanager
-def _writing(path: str | os.PathLike[str]) -> Generator[None]:
-  """Turns what a disk refuses into one line."""
-  try:
-    yield
-  except OSError as e:
-    reason = e.strerror or str(e)
-    raise WorkdirError(f"{path} cannot be written: {reason}") from e
-
-
-class _Appended:
-  """A file that grows.
-
-  It has no buffer: what is written can be followed, and what a full disk
-  refuses is not tried again when the file is closed.
-  """
-
-  def __init__(self, path: pathlib.Path):
-    self._path = path
-    with _writing(path):
-      self._file: io.FileIO = path.open("ab", buffering=0)
-
-  def write(self, data: bytes) -> None:
-    left = memoryview(data)
-    with _writing(self._path):
-      while left:  # An almost full disk takes a part, and then refuses.
-        left = left[self._file.write(left) :]
-
-  def sync(self) -> None:
-    with _writing(self._path):
-      os.fsync(self._file.fileno())
-
-  def close(self) -> None:
-    with _writing(self._path):
-      self._file.close()
-
-
 class JsonlWriter:
   """Appends one JSON object a line to `metrics.jsonl`."""
 
   def __init__(self, workdir: str | os.PathLike[str]):
-    self._file = _Appended(pathlib.Path(workdir) / METRICS)
+    self._file = Appended(pathlib.Path(workdir) / METRICS)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes one row."""
@@ -125,67 +83,6 @@ class JsonlWriter:
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
-
-
-class TensorBoardWriter:
-  """Mirrors the metrics to TensorBoard event files, without TensorFlow.
-
-  Not by tensorboardX.SummaryWriter, which writes on a thread: when a full
-  disk has ended that, ten events later the caller waits for ever.
-  """
-
-  def __init__(self, workdir: str | os.PathLike[str], *, step: int):
-    # Not needed by `import lnrnn`.
-    from tensorboardX import record_writer, summary
-    from tensorboardX.proto import event_pb2
-
-    self._crc, self._make = record_writer.masked_crc32c, summary
-    self._pb: Any = event_pb2
-    name = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
-    self._file = _Appended(pathlib.Path(workdir) / name)
-    self._add(0, file_version="brain.Event:2")
-    if step:  # Rows past the restored step are not shown again.
-      log = self._pb.SessionLog(status=self._pb.SessionLog.START)
-      self._add(step + 1, session_log=log)
-
-  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes numbers of one step."""
-    # Made here, as tensorboardX warns of each NaN.
-    values = [
-      {"tag": key, "simple_value": float(value)}
-      for key, value in scalars.items()
-    ]
-    self._add(step, summary={"value": values})
-
-  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Writes pictures of one step."""
-    for key, image in images.items():
-      if image.ndim > 3:
-        continue  # An animation.
-      form = "HW" if image.ndim == 2 else "HWC"
-      made = self._make.image(key, image, dataformats=form)
-      self._add(step, summary=made)
-
-  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-    """Writes texts of one step."""
-    for key, text in texts.items():
-      self._add(step, summary=self._make.text(key, text))
-
-  def flush(self) -> None:
-    """Brings everything to the disk."""
-    self._file.sync()
-
-  def close(self) -> None:
-    """Closes the event file."""
-    self._file.close()
-
-  def _add(self, step: int, **content: Any) -> None:
-    """Appends an event, in the format of TFRecord."""
-    event = self._pb.Event(wall_time=time.time(), step=int(step), **content)
-    data = event.SerializeToString()
-    size = struct.pack("<Q", len(data))
-    sums = [struct.pack("<I", self._crc(part)) for part in (size, data)]
-    self._file.write(size + sums[0] + data + sums[1])
 
 
 class FigureWriter:
@@ -210,7 +107,7 @@ class FigureWriter:
       path = self._folder / name
       # NaN, of a model that is lost, is black.
       pixels = np.nan_to_num(255 * np.clip(image, 0, 1)).astype(np.uint8)
-      with _writing(path):
+      with files.writing(path):
         self._folder.mkdir(exist_ok=True)
         with files.atomic(path) as new:
           first, *rest = map(Image.fromarray, pixels if moving else [pixels])
@@ -305,7 +202,7 @@ def put_row(
     else:
       kept.append(line)
   own = {k: math.nan if v is None else v for k, v in own.items()}
-  with _writing(path), files.atomic(path, sync=True) as new:
+  with files.writing(path), files.atomic(path, sync=True) as new:
     new.write_bytes(b"".join([*kept, _row(step, {**own, **scalars}).encode()]))
 
 
@@ -362,7 +259,7 @@ def rewind(
 
   def filtered(path, stays):
     kept = [line for line, row in _lines(path) if stays(row)]
-    with _writing(path), files.atomic(path, sync=True) as new:
+    with files.writing(path), files.atomic(path, sync=True) as new:
       new.write_bytes(b"".join(kept))
 
   folder = pathlib.Path(workdir)

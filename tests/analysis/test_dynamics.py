@@ -12,7 +12,6 @@ from lnrnn.analysis import dynamics
 D, H, T, B = 3, 4, 6, 5
 KINDS = {"LSTM": lnrnn.LSTMCell, "GRU": lnrnn.GRUCell}
 NORMS = ("layer", "batch", "weight", "rms", "none")
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_norm = pytest.mark.parametrize("norm", NORMS)
 

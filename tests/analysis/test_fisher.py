@@ -12,7 +12,6 @@ from lnrnn.analysis import fisher
 from lnrnn.analysis.fisher import Model
 
 NORMS = part.NORMS
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @pytest.fixture(scope="module")

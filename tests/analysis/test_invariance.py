@@ -13,8 +13,6 @@ CELLS = [
   for name in invariance.TRANSFORMATIONS
 ]
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 @pytest.fixture(scope="module")
 def draws():

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from lnrnn.data import batches, cloze
+from lnrnn.data import batches, cloze, cloze_examples
 from lnrnn.data.cloze import Collector, Examples, Question, top_sentences
 from lnrnn.data.cloze_batches import ClozeBatches
 from lnrnn.data.vocabulary import Sentences
@@ -358,7 +358,7 @@ def test_errors_are_certain_where_no_passage_has_an_entity():
 
 def test_the_chosen_examples_are_some_of_them_and_always_the_same():
   examples = drawn(80)
-  found = cloze.chosen(examples, 20)
+  found = cloze_examples.chosen(examples, 20)
   every = list(
     zip(
       rows(examples.passages),
@@ -378,7 +378,7 @@ def test_the_chosen_examples_are_some_of_them_and_always_the_same():
   assert len(some) == 20
   at = [every.index(example) for example in some]
   assert at == sorted(set(at))
-  again = cloze.chosen(drawn(80), 20)
+  again = cloze_examples.chosen(drawn(80), 20)
   np.testing.assert_array_equal(again.passages.tokens, found.passages.tokens)
   assert found.passages.tokens.dtype == np.int32
 
@@ -386,7 +386,7 @@ def test_the_chosen_examples_are_some_of_them_and_always_the_same():
 @pytest.mark.parametrize("most", [0, 80, 81])
 def test_all_examples_are_chosen_where_there_are_no_more(most):
   examples = drawn(80)
-  assert cloze.chosen(examples, most) is examples
+  assert cloze_examples.chosen(examples, most) is examples
 
 
 # --- Batches ---

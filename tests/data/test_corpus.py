@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from question_writing import write_files
 
-from lnrnn.data import books, corpus
+from lnrnn.data import books, corpus, corpus_making
 from lnrnn.data.corpus import Options, Triples
 from lnrnn.data.vocabulary import END, UNKNOWN, Vocabulary
 from lnrnn.errors import DataError
@@ -48,7 +48,7 @@ def again(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def whole(folder, again, monkeypatch, contents):
   """The files of a corpus in several shards that nobody disturbed."""
-  monkeypatch.setattr(corpus, "SHARD_WORDS", 60)
+  monkeypatch.setattr(corpus_making, "SHARD_WORDS", 60)
   return contents(made(again(RANDOM, folder)[1]))
 
 
@@ -115,7 +115,7 @@ OPTIONS = Options("text", 100, 6, 0.1)
 @pytest.fixture
 def by_hand(tmp_path, monkeypatch):
   """The corpus of them; which book goes where is told too."""
-  monkeypatch.setattr(corpus, "_split_books", lambda n, part: DEALT[:n])
+  monkeypatch.setattr(corpus_making, "_split_books", lambda n, part: DEALT[:n])
   write_files(tmp_path / "books", BY_HAND)
   return corpus.load(OPTIONS, str(tmp_path))
 
@@ -136,7 +136,7 @@ def test_triples_are_contiguous_and_cross_nothing(by_hand):
 
 def test_an_empty_line_between_lines_parts_them(tmp_path, monkeypatch):
   monkeypatch.setattr(books, "BLOCK", 8)
-  monkeypatch.setattr(corpus, "_split_books", lambda n, part: DEALT[:n])
+  monkeypatch.setattr(corpus_making, "_split_books", lambda n, part: DEALT[:n])
   block = ["Aa", "bb", "cc", "", "dd", "ee", "ff gg", "aa"]
   other = ["aa", "bb", "cc", "Bb aa", *["", "aa"] * 2]
   held = {"a.txt": "\n".join([*block, *other, *other, "aa", "bb"]).encode()}
@@ -197,7 +197,7 @@ def test_the_record_counts_what_was_read_and_what_was_left_out(by_hand):
     "lines that are not UTF-8": 1,
   }
   assert record["options"] == OPTIONS._asdict()
-  assert record["tokens"] == corpus.TOKENS
+  assert record["tokens"] == corpus_making.TOKENS
   assert by_hand.description == (
     f"4 books (text), {kept} sentences of {words} words, {4 / words:.1%} of"
     f" them unknown to {len(by_hand.vocabulary)}; triples: 3 train, 1"
@@ -260,12 +260,12 @@ def plain(chapters, most, split_of):
 def test_every_triple_is_where_a_plain_reading_has_it(
   words, folder, drawn, monkeypatch, cache
 ):
-  monkeypatch.setattr(corpus, "SHARD_WORDS", words)
+  monkeypatch.setattr(corpus_making, "SHARD_WORDS", words)
   data = corpus.load(RANDOM, folder)
   shards = len(data.record["shards"])
   assert shards == len(list(made(cache).glob("tokens-*.npy")))
   assert shards == {1: 12, 10**6: 1}.get(words, shards) and shards != 2
-  split_of = corpus._split_books(12, RANDOM.held_out)
+  split_of = corpus_making._split_books(12, RANDOM.held_out)
   expected = plain(drawn[0], RANDOM.max_words, split_of)
   for split in SPLITS:
     of, right = data.splits[split], expected[split]
@@ -299,7 +299,7 @@ def test_the_vocabulary_is_the_same_whatever_the_shards(
 ):
   found = []
   for words in (1, 100, 10**6):
-    monkeypatch.setattr(corpus, "SHARD_WORDS", words)
+    monkeypatch.setattr(corpus_making, "SHARD_WORDS", words)
     data, _ = again(RANDOM, folder)
     names = ("words", "sentences", "read_words", "unknown", "skipped", "books")
     found.append([data.vocabulary, *(data.record[name] for name in names)])
@@ -312,7 +312,7 @@ def test_few_files_are_open_however_many_shards(folder, monkeypatch, again):
       pytest.skip("only Linux tells which files are open")
     return len(os.listdir("/proc/self/fd"))
 
-  monkeypatch.setattr(corpus, "SHARD_WORDS", 1)
+  monkeypatch.setattr(corpus_making, "SHARD_WORDS", 1)
   expected = triples(again(RANDOM, folder)[0], "train")
   monkeypatch.setattr(corpus, "_OPEN", 4)
   data, _ = again(RANDOM, folder)
@@ -334,12 +334,12 @@ def test_spread_positions_are_of_every_length(folder):
 def test_books_are_held_out_as_wholes_and_never_twice():
   for n in (3, 4, 10, 99, 1000):
     for part in (1e-9, 0.05, 0.2, 0.499):
-      split_of = corpus._split_books(n, part)
+      split_of = corpus_making._split_books(n, part)
       assert len(split_of) == n and set(split_of) == set(SPLITS)
       size = min(max(1, round(part * n)), (n - 1) // 2)
       assert split_of.count("validation") == split_of.count("test") == size
-      assert split_of == corpus._split_books(n, part)
-  split_of = corpus._split_books(20, 0.1)
+      assert split_of == corpus_making._split_books(n, part)
+  split_of = corpus_making._split_books(20, 0.1)
   found = [[i for i, s in enumerate(split_of) if s == name] for name in SPLITS]
   assert found[1:] == [[0, 19], [8, 9]]
 
@@ -357,7 +357,7 @@ def test_numbers_that_need_more_than_two_bytes_get_them(words):
     "lengths": np.array([1, 2, 1, 0, 0]),
     "books": np.array([0]),
   }
-  found = corpus._encoded(
+  found = corpus_making._encoded(
     Options("text", words, 5, 0.1), vocabulary, raw, {"last_book": 1}, ["train"]
   )
   big = words + 2 > 1 << 16
@@ -428,7 +428,7 @@ def test_one_who_was_killed_goes_on_where_it_was(
 def test_one_who_was_killed_later_reads_no_text_again(
   folder, monkeypatch, cache, contents, whole
 ):
-  encoded = corpus._encoded
+  encoded = corpus_making._encoded
 
   def dies(*given):
     if (made(cache) / "tokens-00001.npy").exists():
@@ -436,7 +436,7 @@ def test_one_who_was_killed_later_reads_no_text_again(
     return encoded(*given)
 
   with monkeypatch.context() as patch, pytest.raises(Killed):
-    patch.setattr(corpus, "_encoded", dies)
+    patch.setattr(corpus_making, "_encoded", dies)
     corpus.load(RANDOM, folder)
   with monkeypatch.context() as patch:
     patch.setattr(books, "stream", None)
@@ -450,7 +450,7 @@ def test_what_a_power_cut_left_is_read_again(
   shard, damage, folder, monkeypatch, cache, contents, whole
 ):
   with monkeypatch.context() as patch, pytest.raises(Killed):
-    patch.setattr(corpus, "_vocabulary", dies_at_once)
+    patch.setattr(corpus_making, "_vocabulary", dies_at_once)
     corpus.load(RANDOM, folder)
   path = made(cache) / f"raw-{shard:05d}.npz"
   data = path.read_bytes()
@@ -482,7 +482,7 @@ FILES += ("starts-00000.npy", "train-00000.npy", "test-00001.npy")
 def test_damage_is_noticed_and_all_is_made_again(
   name, damage, folder, monkeypatch, cache, contents
 ):
-  monkeypatch.setattr(corpus, "SHARD_WORDS", 100)
+  monkeypatch.setattr(corpus_making, "SHARD_WORDS", 100)
   corpus.load(RANDOM, folder)
   whole = contents(made(cache))
   path = made(cache) / name
@@ -536,7 +536,7 @@ def test_what_is_there_and_whole_is_not_made_again(
   first = corpus.load(RANDOM, folder)
   whole = contents(made(cache))
   assert not any(name.startswith("raw-") for name in whole)
-  monkeypatch.setattr(corpus, "_make", None)
+  monkeypatch.setattr(corpus_making, "make", None)
   second = corpus.load(RANDOM, folder)
   assert second.fingerprint == first.fingerprint
   assert second.record == first.record
@@ -553,9 +553,9 @@ def test_threads_at_once_make_it_once(
       "train-00000.npy" if state == "damaged" else "corpus.json"
     )
     path.unlink()
-  make, calls = corpus._make, []
+  make, calls = corpus_making.make, []
   monkeypatch.setattr(
-    corpus, "_make", lambda *given: (calls.append(1), make(*given))
+    corpus_making, "make", lambda *given: (calls.append(1), make(*given))
   )
   together = threading.Barrier(4)
 
@@ -619,7 +619,7 @@ def test_the_memory_of_a_shard_is_free_when_it_is_written(tmp_path):
   try:
     held = []
     for _ in range(10):
-      shard = corpus._Shard(8, 0)
+      shard = corpus_making._Shard(8, 0)
       shard.add(books.Book("a", lines, "lines"))
       shard.write(tmp_path / "a.npz", whole=True)
       held.append(tracemalloc.get_traced_memory()[0])
@@ -668,7 +668,9 @@ def test_with_too_few_lines_one_line_says_so(content, tmp_path):
 def test_a_split_without_a_triple_is_told_in_one_line(
   lengths, split, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(corpus, "_split_books", lambda n, part: list(SPLITS))
+  monkeypatch.setattr(
+    corpus_making, "_split_books", lambda n, part: list(SPLITS)
+  )
   held = {
     f"{i}.txt": b"Word %s.\n" % (b"word " * n) * 4
     for i, n in enumerate(lengths)

@@ -4,7 +4,7 @@ from iam_files import FORMS, LISTS, content, write, xml
 import numpy as np
 import pytest
 
-from lnrnn.data import iam_ondb
+from lnrnn.data import iam_ondb, iam_ondb_files
 from lnrnn.errors import ConfigError, DataError
 
 
@@ -147,7 +147,7 @@ def test_embedded_lines_need_no_files(monkeypatch):
 def test_what_was_parsed_is_read_from_the_cache(folder, cache, monkeypatch):
   first = iam_ondb.load("iam_ondb", folder)
   assert len(list(cache.glob("*.npz"))) == 1
-  monkeypatch.setattr(iam_ondb, "_parse", None)  # Not called again.
+  monkeypatch.setattr(iam_ondb_files, "_parse", None)  # Not called again.
   again = iam_ondb.load("iam_ondb", folder)
   assert again.fingerprint == first.fingerprint
   np.testing.assert_array_equal(

@@ -11,11 +11,9 @@ from experiments.sections import Section
 from lnrnn import claims
 from lnrnn.analysis import invariance
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory, quick_compiles):
+def small(tmp_path_factory):
   """{part: (section, folder of its figures)} of few networks."""
   folder = tmp_path_factory.mktemp("analysis")
   with pytest.MonkeyPatch.context() as patch:

@@ -9,8 +9,6 @@ import pytest
 
 from lnrnn.models.convnet import ConvNet
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 @pytest.fixture
 def border(program):

@@ -22,8 +22,6 @@ from lnrnn.training import distributed, loop, optim, writers
 from lnrnn.training import step as step_lib
 from lnrnn.variables import Example
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 KEY = jax.random.key(7)
 # 6 steps. 40 cases train; of 30, 23 and 17 that are evaluated none is a
 # multiple of 16, and 30 are not whole minibatches of 8.

@@ -14,8 +14,6 @@ from lnrnn.errors import ConfigError
 from lnrnn.training import config as config_lib
 from lnrnn.training import writers
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 @pytest.fixture(scope="module")
 def digits():

@@ -8,8 +8,6 @@ import pytest
 from experiments import dynamics, dynamics_runs
 from lnrnn.data import mnist
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 @pytest.fixture(scope="module")
 def sizes():
@@ -28,7 +26,7 @@ def sizes():
 
 
 @pytest.fixture(scope="module")
-def made(sizes, digits, tmp_path_factory, quick_compiles):
+def made(sizes, digits, tmp_path_factory):
   out = tmp_path_factory.mktemp("section")
   variants = [v for v in dynamics_runs.VARIANTS if v.norm in ("layer", "none")]
   places = (("layer", "separate"), ("layer", "sum"), ("none", "-"))

@@ -14,8 +14,6 @@ from lnrnn.models.handwriting import Text
 from lnrnn.training import config as config_lib
 from lnrnn.training import writers
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SMALL = "smoke,data.points=12,model.features=6,sample_points=8"
 
 
@@ -115,11 +113,11 @@ def test_the_loss_is_the_mean_over_lines_of_their_points(smoke):
     variables, batch, jax.random.key(0)
   )
   text = Text(batch["text"], batch["text_length"])
-  total = 0
+  total, apply = 0, jax.jit(experiment.model.apply)
   for row in range(len(batch["ink"])):
     one = slice(row, row + 1)
     n = batch["length"][row]
-    _, nll = experiment.model.apply(
+    _, nll = apply(
       variables,
       batch["ink"][one, :n],
       batch["length"][one],
@@ -139,7 +137,7 @@ def test_an_evaluation_is_over_all_its_lines_and_no_padding(built, smoke):
   got = whole.evals["nll"].fn(variables, "validation", jax.random.key(0))
   data = iam_ondb.load()
   rows = iam_ondb.padded(data.splits["validation"], 12)
-  _, nll = experiment.model.apply(
+  _, nll = jax.jit(experiment.model.apply)(
     variables,
     rows["ink"],
     rows["length"],
@@ -158,7 +156,7 @@ def test_the_state_of_pieces_is_that_of_whole_lines(built):
   data = iam_ondb.load()
   lines = data.splits["train"]
   rows = iam_ondb.padded(lines, 300)
-  _, expected = experiment.model.apply(
+  _, expected = jax.jit(experiment.model.apply)(
     {"params": variables["params"]},
     rows["ink"],
     rows["length"],

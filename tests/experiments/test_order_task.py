@@ -16,8 +16,6 @@ from lnrnn.errors import ConfigError, DataError
 from lnrnn.training import config as config_lib
 from lnrnn.training import writers
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SMALL = "smoke,eval_images=0"
 
 

@@ -74,3 +74,7 @@ def test_the_tables_in_the_docs_are_those_of_the_kept_verdicts():
     assert path.read_text("utf-8") == text, (
       f"{path.name}: run python -m experiments.results"
     )
+
+
+def test_the_readme_is_short(repo):
+  assert len((repo / "README.md").read_text().splitlines()) < 200

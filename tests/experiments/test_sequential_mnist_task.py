@@ -14,8 +14,6 @@ from lnrnn.errors import ConfigError
 from lnrnn.training import config as config_lib
 from lnrnn.training import writers
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 # 4 steps; 100, 50 and 50 cases are no multiples of 8 nor of 16.
 SMALL = "smoke,data.pool=14,eval_batch_size=16"
 KEY = jax.random.key(0)

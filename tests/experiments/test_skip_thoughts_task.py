@@ -22,8 +22,6 @@ from lnrnn.training import checkpoints, writers
 from lnrnn.training import config as config_lib
 from lnrnn.training import step as step_lib
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SMALL = "smoke,data.vocabulary=40"
 STEPS = 30  # Of time, in each batch of a smoke run.
 

@@ -14,8 +14,6 @@ import references_reader as reference
 from lnrnn import losses
 from lnrnn.models.attentive_reader import AttentiveReader
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 B, T, S, V, H = 4, 6, 4, 11, 4
 EPS = 0.1
 LENGTHS, ASKED = np.array([[6, 2, 4, 3], [1, 4, 3, 2]], np.int32)

@@ -17,7 +17,6 @@ from lnrnn.map_norms import Options
 from lnrnn.models import convnet
 from lnrnn.models.convnet import ConvNet
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 KEY = jax.random.key(0)
 every_norm = pytest.mark.parametrize("norm", map_norms.NAMES)
 

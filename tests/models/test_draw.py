@@ -15,8 +15,6 @@ import references_draw
 
 from lnrnn.models.draw import DRAW
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 T, H, Z, B = 3, 5, 4, 4
 SIZE = {"glimpses": T, "features": H, "latents": Z, "height": 6, "width": 7}
 # So large that it matters where it stands.

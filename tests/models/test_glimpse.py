@@ -22,7 +22,6 @@ RAW = [
 
 
 # What is not compiled as a whole is compiled operation by operation.
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 _window = jax.jit(glimpse.window, static_argnames=("n", "height", "width"))
 _read = jax.jit(glimpse.read, static_argnames="n")
 _write = jax.jit(glimpse.write, static_argnames=("height", "width"))

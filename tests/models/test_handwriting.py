@@ -13,8 +13,6 @@ import references_handwriting
 
 from lnrnn.models.handwriting import Handwriting, Text, joined
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 B, T, U, H, C = 3, 6, 4, 5, 7
 EPS, MIN = 0.1, 0.05
 LENGTHS = np.array([6, 4, 3])
@@ -228,7 +226,7 @@ def test_sampled_points_follow_the_network_that_was_trained(variant):
   got = sample(variant, variables=variables)
   if variant.norm == "batch":
     # Its sampler takes the averages; so must the reference, which has none.
-    _, nll = model.apply(variables, got.ink, got.lengths, TEXT)
+    _, nll = jax.jit(model.apply)(variables, got.ink, got.lengths, TEXT)
     assert np.isfinite(nll).all()
     return
   params = jax.tree.map(np.float64, variables["params"])
@@ -283,14 +281,14 @@ def test_priming_goes_on_where_a_line_has_ended(x64):
   got = sample(LAYER, variables=variables, steps=1, prime=prime)
   again = sample(LAYER, variables=variables, steps=1)
   assert np.abs(got.ink - again.ink).max() > 1e-3
-  state, _ = model.apply(variables, ink(), LENGTHS, joined(TEXT, TEXT))
-  text = joined(TEXT, TEXT)
-  _, nll = model.apply(variables, got.ink, np.ones(B, int), text, state=state)
+  apply, text = jax.jit(model.apply), joined(TEXT, TEXT)
+  state, _ = apply(variables, ink(), LENGTHS, text)
+  _, nll = apply(variables, got.ink, np.ones(B, int), text, state=state)
   whole = np.zeros((B, T + 1, 3))
   whole[:, :T] = ink()
   for row, n in enumerate(LENGTHS):
     whole[row, n] = got.ink[row, 0]
-  _, expected = model.apply(variables, whole, LENGTHS + 1, text)
+  _, expected = apply(variables, whole, LENGTHS + 1, text)
   np.testing.assert_allclose(
     nll[:, 0], expected[np.arange(B), LENGTHS], rtol=1e-9
   )

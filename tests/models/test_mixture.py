@@ -9,8 +9,6 @@ from scipy import stats
 
 from lnrnn.models import mixture
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def outputs(m=4, n=5, scale=1.0):
   rng = np.random.default_rng(0)

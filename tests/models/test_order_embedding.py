@@ -14,8 +14,6 @@ import references_order as reference
 from lnrnn import losses, ranking
 from lnrnn.models.order_embedding import OrderEmbedding, l2_normalised
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 B, T, V, H, D, F = 4, 6, 9, 5, 3, 7
 EPS, MARGIN = 0.1, 0.3
 LENGTHS = np.array([6, 1, 4, 3])

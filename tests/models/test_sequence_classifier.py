@@ -15,8 +15,6 @@ import references_bn
 from lnrnn import rnn
 from lnrnn.models.sequence_classifier import SequenceClassifier
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 B, T, D, H, K = 4, 6, 2, 5, 3
 EPS = 0.1  # So large that it matters.
 X = np.random.default_rng(2).normal(0.4, 1.2, (B, T, D))

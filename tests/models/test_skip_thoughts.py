@@ -15,8 +15,6 @@ from lnrnn import losses
 from lnrnn.models import skip_thoughts
 from lnrnn.models.skip_thoughts import SIDES, SentenceEncoder, SkipThoughts
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 B, T, S, V, H, D = 3, 5, 6, 9, 4, 3
 EPS = 0.1
 

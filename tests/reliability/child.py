@@ -286,13 +286,13 @@ def _serve() -> None:
   from experiments import launch  # noqa: F401
 
   # The list of files is made when all else of a checkpoint is there.
-  write_sums = checkpoints._write_sums
+  write_sums = checkpoints.write_sums
 
   def slow_sums(folder):
     _spot(f"save {folder.name}")
     write_sums(folder)
 
-  checkpoints._write_sums = slow_sums
+  checkpoints.write_sums = slow_sums
   before = recorder.Recorder._save
 
   def slow_save(self, state, *args, **kwargs):

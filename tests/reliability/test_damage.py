@@ -110,7 +110,7 @@ def _restore(workdir, config, experiment, like):
 
 
 @pytest.fixture(scope="module")
-def trained(quick_compiles, tmp_path_factory):
+def trained(tmp_path_factory):
   """(spec, workdir) of a finished run with three checkpoints: 5, 10, 15."""
   spec = toy.spec(
     model__hidden="()",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lnrnn.errors import WorkdirError
-from lnrnn.training import checkpoints, writers
+from lnrnn.training import checkpoints, tensorboard, writers
 from lnrnn.training import config as config_lib
 
 WORDS = 100_000  # 400 kB a checkpoint; two stay and one is being written.
@@ -172,7 +172,7 @@ def test_what_a_writer_cannot_write_is_one_line_and_no_wait(
   tmp_path, monkeypatch, kind
 ):
   if kind == "tensorboard":
-    kind = lambda folder: writers.TensorBoardWriter(folder, step=0)
+    kind = lambda folder: tensorboard.TensorBoardWriter(folder, step=0)
   writer = writers.MultiWriter(kind(tmp_path))
   (path,) = tmp_path.iterdir()
   full = os.open("/dev/full", os.O_WRONLY)

@@ -27,11 +27,12 @@ def _free_port():
 def _start(repo, spec, workdir, *flags, devices=1):
   """A process of `experiments.train`."""
   count = f"--xla_force_host_platform_device_count={devices}"
+  flags_of_xla = f"{os.environ.get('XLA_FLAGS', '')} {count}"
   return subprocess.Popen(
     [sys.executable, "-m", "experiments.train"]
     + [f"--config={spec}", f"--workdir={workdir}", *flags],
     cwd=repo,
-    env=os.environ | {"XLA_FLAGS": count},
+    env=os.environ | {"XLA_FLAGS": flags_of_xla},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -97,11 +98,10 @@ def test_two_processes_equal_two_devices_and_one_to_rounding(repo, tmp_path):
   # With batch norm: its moments are those of a whole microbatch.
   spec = f"{repo}/{SPEC.format(50)}25,eval_every=25,norm=batch,accumulate=2"
   pair = tmp_path / "pair"
-  together = _start_two(repo, spec, pair)
-  alone = [
-    _start(repo, spec, tmp_path / f"devices_{n}", devices=n) for n in (1, 2)
-  ]
-  for process in (*together, *alone):
+  processes = _start_two(repo, spec, pair)
+  processes.append(_start(repo, spec, tmp_path / "devices_2", devices=2))
+  launch.train(spec, tmp_path / "devices_1")  # In this process.
+  for process in processes:
     code, err = _ends(process, 240)
     assert code == 0, err
   states = [

@@ -101,7 +101,6 @@ def _campaign(monkeypatch, folder, task, norm, *, steps, every, widths):
 
 
 # More of the digits is in tests/experiments/test_resume.py.
-@pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(
   ("task", "norm"),
   [("digits", "weight"), ("digits", "rms"), ("recurrent", "layer")],

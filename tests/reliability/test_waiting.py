@@ -37,7 +37,7 @@ def _train(repo, workdir, steps: int) -> dict[str, float]:
 
 
 def test_a_small_batch_does_not_wait_for_its_data(repo, mnist_dir, tmp_path):
-  figures = _train(repo, tmp_path, 600)
+  figures = _train(repo, tmp_path, 300)
   # Another process may take the thread's processor; half would be a fault.
   assert figures["waiting_after_the_first_row"] < 0.25
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lnrnn.errors import WorkdirError
-from lnrnn.training import checkpoints
+from lnrnn.training import checkpoint_files, checkpoint_record, checkpoints
 from lnrnn.training.step import TrainState
 
 
@@ -229,7 +229,7 @@ def test_a_list_of_sums_that_was_cut_is_damage(tmp_path, lines):
   sums = newest / "SHA256SUMS"
   kept = sums.read_text().splitlines(keepends=True)[:lines]
   sums.write_text("".join(kept))
-  assert not checkpoints.is_complete(tmp_path, 2)
+  assert not checkpoint_files.is_complete(tmp_path, 2)
   with _open(tmp_path) as saver:
     assert _latest(saver) == 1
 
@@ -261,7 +261,7 @@ def test_every_damaged_file_is_named_and_the_step_before_restored(
       assert _latest(saver) == 2
     assert "checkpoint 2 " in said
     if str(name) != "commit_success.txt" or kind != "delete":
-      assert name.name in said or name.name == checkpoints.SUMS
+      assert name.name in said or name.name == checkpoint_files.SUMS
       assert len(list((copy / "damaged").iterdir())) == 1
 
 
@@ -271,12 +271,12 @@ def test_a_number_that_is_not_the_one_saved_is_found_without_the_sums(
   with _open(tmp_path) as saver:
     _save(saver, [1])
     # As if a bit of the stored array had changed: valid, but another number.
-    honest = checkpoints.digest
+    honest = checkpoint_record.digest
     monkeypatch.setattr(
-      checkpoints, "digest", lambda s, m: honest(_state(7), m)
+      checkpoint_record, "digest", lambda s, m: honest(_state(7), m)
     )
     _save(saver, [2], first=2)
-    monkeypatch.setattr(checkpoints, "digest", honest)
+    monkeypatch.setattr(checkpoint_record, "digest", honest)
   monkeypatch.setattr(checkpoints, "check_files", lambda folder: None)
   with _open(tmp_path) as saver:
     assert _latest(saver) == 1

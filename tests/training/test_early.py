@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from lnrnn.errors import WorkdirError
-from lnrnn.training import checkpoints, early, loop, runs, signals, writers
+from lnrnn.training import (
+  checkpoint_files,
+  checkpoints,
+  early,
+  loop,
+  runs,
+  signals,
+  writers,
+)
 from lnrnn.training import config as config_lib
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Eval
@@ -131,7 +139,7 @@ def test_a_damaged_best_checkpoint_does_not_keep_a_run_from_its_end(
   def damage(variables, split, key):
     found = validate(variables, split, key)
     if found["value"] == VALUES[12]:  # Just before the end.
-      path = tmp_path / "checkpoints" / "6" / checkpoints.SUMS
+      path = tmp_path / "checkpoints" / "6" / checkpoint_files.SUMS
       path.write_text("0" * 64 + "  meta/metadata\n")
     return found
 

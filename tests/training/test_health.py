@@ -13,8 +13,6 @@ from lnrnn.training import checkpoints, health, loop, writers
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Eval, Experiment
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 _BIG = 3e38  # Times 10 it is infinite in float32.
 _SCALE = 0.01  # Of the loss: a rate of 10 alone does no harm.
 

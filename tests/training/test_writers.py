@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from lnrnn.training import writers
+from lnrnn.training import tensorboard, writers
 
 
 def _write(folder, *rows):
@@ -90,7 +90,7 @@ def _records(path):
 def test_tensorboard_events_hold_what_was_written(tmp_path):
   event_pb2 = importlib.import_module("tensorboardX.proto.event_pb2")
 
-  writer = writers.MultiWriter(writers.TensorBoardWriter(tmp_path, step=0))
+  writer = writers.MultiWriter(tensorboard.TensorBoardWriter(tmp_path, step=0))
   writer.write(3, {"loss": 0.25, "t/words": "hello"})
   writer.write(7, {"loss": 0.5, "t/pic": np.zeros((4, 5))})
   writer.flush()
@@ -110,7 +110,7 @@ def test_tensorboard_events_hold_what_was_written(tmp_path):
 def test_resumed_events_tell_tensorboard_to_forget_later_steps(tmp_path):
   event_pb2 = importlib.import_module("tensorboardX.proto.event_pb2")
 
-  writers.TensorBoardWriter(tmp_path, step=10).close()
+  tensorboard.TensorBoardWriter(tmp_path, step=10).close()
   (path,) = tmp_path.glob("events.*")
   events = [event_pb2.Event.FromString(record) for record in _records(path)]
   start = event_pb2.SessionLog.START
@@ -119,8 +119,8 @@ def test_resumed_events_tell_tensorboard_to_forget_later_steps(tmp_path):
 
 def test_writing_events_imports_no_tensorflow(tmp_path):
   code = (
-    "import sys; from lnrnn.training import writers;"
-    f"w = writers.TensorBoardWriter({str(tmp_path)!r}, step=0);"
+    "import sys; from lnrnn.training import tensorboard;"
+    f"w = tensorboard.TensorBoardWriter({str(tmp_path)!r}, step=0);"
     "w.write_scalars(1, {'a': 1.0}); w.close();"
     "bad = {'tensorflow', 'tensorboard'} & set(sys.modules);"
     "assert not bad, bad"
