@@ -21,6 +21,7 @@ from absl import flags
 from experiments import launch, paper, reproduction
 from lnrnn import files, report
 from lnrnn.errors import UserError, one_line
+from lnrnn.training import config as config_lib
 
 PATH = pathlib.Path(__file__).resolve().parents[1] / "docs/results/costs.json"
 UPDATES = 12
@@ -33,6 +34,7 @@ SUBSTITUTES = {
 # Assumed of one GPU, as none was at hand: FLOP/s that are sustained, and
 # seconds of launches for each step of a recurrence, forward or backward.
 GPU_FLOPS, GPU_LAUNCH = 1e13, 40e-6
+_UNKNOWN = " and what was not measured"
 
 
 class Measured(NamedTuple):
@@ -43,7 +45,7 @@ class Measured(NamedTuple):
     update: seconds.
     evaluation: seconds, with the checkpoint after it.
     memory: peak, MiB.
-    disk: of a finished run, MiB.
+    disk: of a run with one checkpoint, MiB.
     flops: of an update.
     iterations: of the loops of an update, one after the other.
   """
@@ -76,7 +78,7 @@ def table(names: Sequence[str], scale: str) -> str:
     machine = stored["machine"]
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise UserError(f"{PATH}: cannot be read: {one_line(error)}") from error
-  rows, total = [], [0, 0.0, 0.0, 0.0]
+  rows, total, every = [], [0, 0.0, 0.0, 0.0], ""
   for name in names:
     runs = reproduction.runs_of(
       paper.TASKS[name], scale, pathlib.Path("of_no_use")
@@ -87,17 +89,19 @@ def table(names: Sequence[str], scale: str) -> str:
       cost = found.get(_key(name, each, scale))
       own[0] += len(several)
       if cost is None:
-        unknown = " and what was not measured"
+        unknown = _UNKNOWN
         continue
       memory = max(memory, cost.memory)
-      own[3] += cost.disk * len(several)
       for run in several:
-        cpu, gpu = _seconds(run.spec, cost)
+        config = launch.load(run.spec)
+        cpu, gpu = _seconds(config, cost)
         own[1] += cpu
         own[2] += gpu
+        own[3] += cost.disk * _checkpoints(config)
+    every += unknown
     total = [a + b for a, b in zip(total, own, strict=True)]
     rows.append(_row(name, own, memory, unknown))
-  rows.append(_row("all", total, 0.0, ""))
+  rows.append(_row("all", total, 0.0, _UNKNOWN if every else ""))
   return (
     f"One after the other, from steps measured on {machine}; programs that run"
     " after the training are not counted. The GPU's times are an estimate, as"
@@ -111,9 +115,15 @@ def _key(task: str, of: str, scale: str) -> str:
   return f"{task}/{of}/{scale}"
 
 
-def _seconds(spec: str, cost: Measured) -> tuple[float, float]:
+def _checkpoints(config: config_lib.Config) -> int:
+  """How many a run leaves behind."""
+  kept = config.checkpoints_kept + (config.best_kept if config.best else 0)
+  every = config.checkpoints_kept_every
+  return kept + (config.train_steps // every if every else 0)
+
+
+def _seconds(config: config_lib.Config, cost: Measured) -> tuple[float, float]:
   """Of a run, on the machine of the measurement and on one GPU."""
-  config = launch.load(spec)
   evaluations = config.train_steps // config.eval_every
   rest = cost.start + evaluations * cost.evaluation
   update = cost.flops / GPU_FLOPS + cost.iterations * GPU_LAUNCH
@@ -200,8 +210,7 @@ def measure(spec: str, workdir: pathlib.Path) -> Measured:
       ended["time/wall_seconds"] - first["time/wall_seconds"] - trained, 2
     ),
     memory=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0),
-    # A second checkpoint and a best one come later.
-    disk=round(3 * size / 2**20, 1),
+    disk=round(size / 2**20, 1),
     flops=float(f"{cost.flops(update, state, batch):.3g}"),
     iterations=cost.iterations(update, state, batch),
   )

@@ -42,11 +42,14 @@ class Judged(NamedTuple):
     chosen: {(norm, batch size): (rate, whether it is at the grid's edge)}, by
       the trials.
     note: how many runs, by which commits.
+    elsewhere: where the runs are at other rates than the trials chose, a line
+      each; their rows at the best rate are "not reached".
   """
 
   rows: list[claims.Row]
   chosen: dict[claims.Group, tuple[float, bool]]
   note: str
+  elsewhere: list[str]
 
   def markdown(self) -> str:
     """The tables of the verdicts and of the rates."""
@@ -62,7 +65,7 @@ class Judged(NamedTuple):
           for (norm, b), (rate, edge) in sorted(self.chosen.items())
         ]
       )
-    return f"{text}\n{self.note}\n"
+    return "\n".join([text, self.note, *self.elsewhere]) + "\n"
 
 
 def rules(folder: str | os.PathLike[str]) -> Any:
@@ -116,7 +119,15 @@ def judge(
   starts = [s for c in runs.values() for s in c.record["starts"]]
   commits = sorted({str(start["git_commit"])[:8] for start in starts})
   note = f"{len(runs)} runs, by commits {', '.join(commits)}."
-  return Judged(rows, chosen, note)
+  elsewhere = []
+  for (norm, b), (rate, _) in sorted(chosen.items()):
+    own = sorted({key.rate for key in runs if key[:2] == (norm, b)})
+    if own and rate not in own:
+      elsewhere.append(
+        f"{norm}, batch size {b}: reported at {own}, but the trials chose"
+        f" {rate:g}, so that rows at the best rate are not reached"
+      )
+  return Judged(rows, chosen, note, elsewhere)
 
 
 def table(rows: Sequence[claims.Row]) -> str:

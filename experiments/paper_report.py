@@ -41,13 +41,16 @@ def effect(claim: claim_list.Claim, row: claims.Row) -> str:
     row: with an effect "mean [low, high]".
 
   Returns:
-    The effect, a logarithm as the ratio it is of.
+    The effect, a logarithm as the ratio it is of: of speeds "ratio", of times
+    or updates "of the time".
   """
   match = _EFFECT.fullmatch(row.effect)
   if not (match and claim.is_speed):
     return row.effect
   numbers = [f"{math.exp(float(n)):.2f}" for n in match.groups()[:3] if n]
   interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
+  if claim.measured.startswith("ln("):
+    return f"{numbers[0]}{interval} of the time{match[4]}"
   return f"ratio {numbers[0]}{interval}{match[4]}"
 
 
@@ -139,9 +142,8 @@ def markdown(
     text.append("**Not as planned:**\n\n" + "\n".join(notes) + "\n")
   text.append("## The paper's claims\n")
   text.append(
-    "Computed from the runs by the rules of docs/claims.md. An effect on speed"
-    " is a ratio, above 1 where layer norm is faster; the interval is over"
-    " seeds.\n"
+    "Computed from the runs by the rules of docs/claims.md. A ratio is of"
+    " speeds, above 1 where the claim has it; the interval is over seeds.\n"
   )
   sections = list(dict.fromkeys(s for o in outcomes for s in o.task.sections))
   rows = [row for outcome in outcomes for row in outcome.rows]

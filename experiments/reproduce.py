@@ -13,10 +13,13 @@ trains what is missing, resumes what was begun, skips what is done, and writes
 it would cost. The scales are smoke (minutes, and no result), cpu (what
 docs/results reports), gpu and paper; experiments/paper.py lists their runs.
 
-Where a run cannot be trained, because its data is missing, say, the report
-says so and the rest is done. Exit codes: as of scripts/sweep.py.
+Sections that were run in the same workdir before stay in the report. Where a
+run cannot be trained, because its data is missing, say, the report says so and
+the rest is done. Exit codes: 0 all is there; 2 something is missing; 130 and
+143 as of scripts/sweep.py.
 """
 
+from collections.abc import Sequence
 import pathlib
 
 from absl import flags
@@ -74,13 +77,21 @@ def main() -> None:
     for name in names
   }
   sets.check([run for runs in planned.values() for run in runs])
-  with files.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
+  _mark(folder)
   print(cost, flush=True)
-  outcomes, failed = [], []
+  # What was run before, replaced section by section.
+  outcomes = {
+    name: reproduction.outcome(
+      paper.TASKS[name], _SCALE.value, folder / name, steps=False
+    )
+    for name in paper.TASKS
+    if (folder / name).is_dir()
+  }
+  failed = []
   for name in names:
-    notes: list[str] = []
-    if not _REPORT.value:
+    if _REPORT.value:
+      notes = reproduction.standing(planned[name])
+    else:
       notes = reproduction.train(planned[name], _JOBS.value, _GPUS.value)
     found = reproduction.outcome(
       paper.TASKS[name],
@@ -89,22 +100,48 @@ def main() -> None:
       notes,
       steps=not _REPORT.value,
     )
-    outcomes.append(found)
-    failed += [f"{name}: {note}" for note in found.notes]
+    outcomes[name] = found
+    failed += [f"{name}: {note}" for note in found.failed]
     # After each section, so that what is done can be read.
-    text = paper_report.markdown(outcomes, _SCALE.value, cost, folder)
-    with files.writing(folder):
-      for path, content in (
-        (folder / "report.md", text),
-        (folder / "report.html", paper_report.html(text, folder)),
-      ):
-        with files.atomic(path) as part:
-          part.write_text(content, encoding="utf-8")
-    rows = [row for outcome in outcomes for row in outcome.rows]
-    judging.write_rows(folder / "claims.json", rows)
+    _write([outcomes[n] for n in paper.TASKS if n in outcomes], cost, folder)
   print(f"report: {folder / 'report.html'}, report.md, claims.json")
   if failed:
     raise UserError("\n".join(failed))
+
+
+def _mark(folder: pathlib.Path) -> None:
+  """Makes the folder, which is of one scale.
+
+  Raises:
+    ConfigError: it is of another.
+    WorkdirError: it cannot be written.
+  """
+  mark = folder / "scale.txt"
+  with files.writing(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    there = mark.read_text("utf-8").strip() if mark.exists() else _SCALE.value
+    if there != _SCALE.value:
+      raise ConfigError(
+        f"--workdir={folder}: holds the scale {there}; name another for"
+        f" --scale={_SCALE.value}"
+      )
+    mark.write_text(f"{there}\n", "utf-8")
+
+
+def _write(
+  outcomes: Sequence[reproduction.Outcome], cost: str, folder: pathlib.Path
+) -> None:
+  """Writes the report and the verdicts."""
+  text = paper_report.markdown(outcomes, _SCALE.value, cost, folder)
+  with files.writing(folder):
+    for path, content in (
+      (folder / "report.md", text),
+      (folder / "report.html", paper_report.html(text, folder)),
+    ):
+      with files.atomic(path) as part:
+        part.write_text(content, encoding="utf-8")
+  rows = [row for outcome in outcomes for row in outcome.rows]
+  judging.write_rows(folder / "claims.json", rows)
 
 
 if __name__ == "__main__":

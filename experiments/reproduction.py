@@ -1,6 +1,6 @@
 """Runs a section of the paper at a scale, draws and judges it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 import pathlib
@@ -31,6 +31,7 @@ class Outcome:
     drawn: [(figure or table, what was drawn, or None)].
     rows: verdicts.
     notes: what is missing and why, a line each.
+    failed: those of the notes that are faults.
     judged: the verdicts' table with what stands below it, Markdown.
     pictures: [(caption, file)] that steps have made.
   """
@@ -43,6 +44,7 @@ class Outcome:
   )
   rows: list[claims.Row] = dataclasses.field(default_factory=list)
   notes: list[str] = dataclasses.field(default_factory=list)
+  failed: list[str] = dataclasses.field(default_factory=list)
   judged: str = ""
   pictures: list[tuple[str, pathlib.Path]] = dataclasses.field(
     default_factory=list
@@ -59,7 +61,7 @@ def runs_of(task: Task, scale: str, folder: pathlib.Path) -> Runs:
   """
   return {
     each.name: runs_lib.product(
-      f"{task.config}:{plan.fields}" if plan.fields else task.config,
+      f"{_ROOT / task.config}" + (f":{plan.fields}" if plan.fields else ""),
       _varied(each, scale),
       plan.seeds,
       folder / each.folder,
@@ -70,22 +72,35 @@ def runs_of(task: Task, scale: str, folder: pathlib.Path) -> Runs:
 
 
 def train(
-  runs: Iterable[runs_lib.Run], jobs: int, gpus: Sequence[str]
+  runs: Sequence[runs_lib.Run], jobs: int, gpus: Sequence[str]
 ) -> list[str]:
   """Trains what is missing; returns what did not come to its end, and why."""
   processes = sets.Processes(gpus, jobs)
-  unique = list({run.workdir: run for run in runs}.values())
-  found = runs_lib.run_missing(
-    unique, processes.train, jobs=jobs, stop=processes.stop
+  return _told(
+    runs_lib.run_missing(runs, processes.train, jobs=jobs, stop=processes.stop)
   )
-  told = [
-    status.text
-    if status.kind == "failed"
-    else f"{run.workdir.name}: {status.text}"
-    for run, status in found.items()
-    if status.kind != "finished"
+
+
+def standing(runs: Sequence[runs_lib.Run]) -> list[str]:
+  """What has not come to its end, and why; trains nothing."""
+  return _told({run: runs_lib.standing(run) for run in runs})
+
+
+def _told(found: Mapping[runs_lib.Run, runs_lib.Status]) -> list[str]:
+  """A line for each cause, since one may have stopped all runs."""
+  causes: dict[str, list[str]] = {}
+  for run, status in found.items():
+    if status.kind == "finished":
+      continue
+    # "WORKDIR: exit code 2 (the fault), see its log.txt"
+    cause = re.search(r"\((.*)\), see its ", status.text)
+    causes.setdefault(cause[1] if cause else status.text, []).append(
+      f"{run.workdir.parent.name}/{run.workdir.name}"
+    )
+  return [
+    f"{len(names)} of {len(found)} runs: {cause} (the first: {names[0]})"
+    for cause, names in causes.items()
   ]
-  return list(dict.fromkeys(told))
 
 
 def outcome(
@@ -108,10 +123,15 @@ def outcome(
   Returns:
     What it came to; what cannot be done is told in its notes.
   """
-  made = Outcome(task, notes=list(notes))
+  made = Outcome(task, notes=list(notes), failed=list(notes))
   for step in task.steps:
     if steps and scale in step.at:
-      made.notes += _take(step, folder)
+      if lacking := _lacking(step):
+        made.notes.append(lacking)
+        continue
+      faults = _take(step, folder)
+      made.notes += faults
+      made.failed += faults
   runs = runs_of(task, scale, folder)
   found = figures.found(run for several in runs.values() for run in several)
   records = [curves.record for curves in found.values()]
@@ -180,17 +200,21 @@ def _judge(made: Outcome, folder: pathlib.Path) -> None:
   trials = folder / TRIALS
   timings = folder / "out" / "timings.json"
   if made.task.rules:
-    try:
-      judged = judging.judge(
-        folder / RUNS,
-        trials if trials.is_dir() else None,
-        timings if timings.exists() else None,
-        forms_claims if made.task.rules == "forms" else None,
-      )
+    by = forms_claims if made.task.rules == "forms" else None
+    # One trial that is not done must not take the verdicts that need none.
+    for tried in [trials, None] if trials.is_dir() else [None]:
+      try:
+        judged = judging.judge(
+          folder / RUNS, tried, timings if timings.exists() else None, by
+        )
+      except UserError as error:
+        made.notes.append(f"not judged{' with trials' * bool(tried)}: {error}")
+        made.failed.append(made.notes[-1])
+        continue
       made.rows += judged.rows
       made.judged = judged.markdown()
-    except UserError as error:
-      made.notes.append(f"not judged: {error}")
+      made.notes += judged.elsewhere
+      break
   for path in (folder / RUNS / "same.json", folder / "out" / "claims.json"):
     if path.exists():
       rows = judging.read_rows(path)
@@ -198,57 +222,61 @@ def _judge(made: Outcome, folder: pathlib.Path) -> None:
       made.judged += f"\n{judging.table(rows)}"
 
 
-def _take(step: Step, folder: pathlib.Path) -> list[str]:
-  """Takes a step where it is due; returns what went wrong."""
+def _lacking(step: Step) -> str:
+  """Why a step is left out; "" if its data is there."""
   data_dir = os.environ.get("LNRNN_DATA_DIR")
-  lacking = [
+  missing = [
     name
     for name in step.needs
     if not (data_dir and pathlib.Path(data_dir, name).is_dir())
   ]
-  if lacking:
-    there = f"LNRNN_DATA_DIR={data_dir}" if data_dir else "LNRNN_DATA_DIR unset"
-    return [f"{step.name}: left out, no {', '.join(lacking)} ({there})"]
-  runs = sorted(path.parent for path in (folder / RUNS).glob("*/metrics.jsonl"))
+  if not missing:
+    return ""
+  there = f"LNRNN_DATA_DIR={data_dir}" if data_dir else "LNRNN_DATA_DIR unset"
+  return f"{step.name}: left out, no {', '.join(missing)} ({there})"
+
+
+def _take(step: Step, folder: pathlib.Path) -> list[str]:
+  """Takes a step where it is due; returns what went wrong.
+
+  A file NAME.done beside the step's log says that it has succeeded; it is due
+  again when a run has measured more since.
+  """
+  runs = [
+    path.parent
+    for path in sorted((folder / RUNS).glob("*/config.json"))
+    if not runs_lib.Curves.read(path.parent).unfinished
+  ]
   each = any("{run}" in word for word in step.argv)
   out = folder / "out"
   faults = []
   for run in runs if each else [folder / RUNS]:
-    places = {
-      "run": run,
-      "runs": folder / RUNS,
-      "trials": folder / TRIALS,
-      "out": out,
-    }
-    makes = pathlib.Path(step.makes.format(**places))
-    sources = (
-      [run / "metrics.jsonl"]
-      if each
-      else [path / "metrics.jsonl" for path in runs]
-    )
-    if _is_newer(makes, sources):
+    name = f"{step.name},{run.name}" if each else step.name
+    log, done = out / f"{name}.log", out / f"{name}.done"
+    sources = [run] if each else runs
+    if _is_newer(done, [source / "metrics.jsonl" for source in sources]):
       continue
+    places = {"root": _ROOT, "run": run, "runs": folder / RUNS, "out": out}
     argv = [word.format(**places) for word in step.argv]
     with files.writing(out):
       out.mkdir(parents=True, exist_ok=True)
-      log = out / f"{step.name}.txt"
-      signals.say(f"{step.name}: {' '.join(argv)}")
+      signals.say(f"{name}: {' '.join(argv)}")
       code = _call(argv, log)
-    if code:
-      lines = log.read_text("utf-8", errors="replace").splitlines()
-      said = [x for x in lines if x.startswith("error: ")] or lines[-1:] or [""]
-      faults.append(
-        f"{step.name}: exit code {code}"
-        f" ({said[-1].removeprefix('error: ')}), see {log}"
-      )
+      if not code:
+        done.write_text(" ".join(argv) + "\n", "utf-8")
+        continue
+    lines = log.read_text("utf-8", errors="replace").splitlines()
+    said = [x for x in lines if x.startswith("error: ")] or lines[-1:] or [""]
+    error = said[-1].removeprefix("error: ")
+    faults.append(f"{name}: exit code {code} ({error}), see {log}")
   return faults
 
 
-def _is_newer(made: pathlib.Path, sources: Sequence[pathlib.Path]) -> bool:
-  """Whether what a step makes is there, and later than what it is made of."""
-  if not made.exists():
+def _is_newer(done: pathlib.Path, sources: Sequence[pathlib.Path]) -> bool:
+  """Whether a step is done, and later than what it was made of."""
+  if not done.exists():
     return False
-  return all(s.stat().st_mtime <= made.stat().st_mtime for s in sources)
+  return all(s.stat().st_mtime <= done.stat().st_mtime for s in sources)
 
 
 def _call(argv: Sequence[str], log: pathlib.Path) -> int:

@@ -87,6 +87,9 @@ def test_an_effect_on_speed_is_told_as_a_ratio(listed, effect, told):
   row = claims.Row("a.fast", "holds", effect, None, "")
   assert paper_report.effect(listed[0], row) == told
   assert paper_report.effect(listed[1], row) == effect
+  timed = listed[0]._replace(measured="ln(A's updates / B's)")
+  if told:
+    assert paper_report.effect(timed, row) == f"{told[6:]} of the time"
 
 
 def test_cells_are_counted_and_what_was_not_run_is_said(monkeypatch, listed):

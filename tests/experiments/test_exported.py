@@ -67,7 +67,7 @@ def decay(variables, batch, key):
 
 
 @pytest.fixture(scope="module")
-def run_of(repo, tmp_path_factory, quick_compiles):
+def run_of(repo, tmp_path_factory):
   """(task, fields) -> its run; what was built once is kept for all tests."""
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(repo / "scripts"))

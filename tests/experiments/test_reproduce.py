@@ -1,7 +1,9 @@
 """reproduce: runs a section, draws it beside the paper's, and judges it."""
 
 import json
+import os
 import re
+import shutil
 
 import pytest
 
@@ -97,9 +99,10 @@ def test_what_cannot_be_trained_is_told_and_the_rest_is_reported(
   monkeypatch.setattr(sets.Processes, "train", fails)
   result = program("reproduce", "--scale=smoke", f"--workdir={tmp_path}")
   assert result.code == 2
-  assert result.err.count("error: digits: no such data\n") == 1
+  assert result.err.count("error: ") == 1
+  assert "digits: 2 of 4 runs: no such data (the first: runs/norm" in result.err
   text = (tmp_path / "report.md").read_text()
-  assert "Digits: no such data" in text and "![Figure 6, ours]" in text
+  assert "2 of 4 runs: no such data" in text and "![Figure 6, ours]" in text
 
 
 @pytest.mark.parametrize(
@@ -127,49 +130,113 @@ def test_the_plan_costs_nothing_and_says_what_is_not_measured(
   assert "| 9 " in row and "what was not measured" in row
 
 
-def test_a_step_is_taken_once_until_there_is_more_to_take(
-  tmp_path, monkeypatch
+def test_a_finished_section_stays_in_the_report(
+  program, section, tmp_path, monkeypatch
 ):
+  import dataclasses
+
+  other = dataclasses.replace(paper.TASKS["digits"], title="Other")
+  tasks = {**paper.TASKS, "other": other}
+  monkeypatch.setattr(paper, "TASKS", tasks)
+  call = ("reproduce", "--scale=smoke", f"--workdir={tmp_path}")
+  assert program(*call, "--tasks=other").code == 0
+  assert program(*call, "--tasks=digits").code == 0
+  text = (tmp_path / "report.md").read_text()
+  assert text.index("## Digits") < text.index("## Other")
+  assert len(section) == 8
+
+
+def test_only_reporting_says_what_is_missing(program, section, tmp_path):
+  call = ("reproduce", "--scale=smoke", f"--workdir={tmp_path}")
+  assert program(*call).code == 0
+  shutil.rmtree(tmp_path / "digits" / "runs" / "norm=none,batch_size=4,seed=0")
+  result = program(*call, "--report_only")
+  assert result.code == 2 and len(section) == 4
+  (line,) = result.lines
+  assert "1 of 4 runs: not begun" in line and "batch_size=4" in line
+
+
+def test_a_workdir_is_of_one_scale(program, section, tmp_path):
+  assert (
+    program("reproduce", "--scale=smoke", f"--workdir={tmp_path}").code == 0
+  )
+  result = program("reproduce", "--scale=cpu", f"--workdir={tmp_path}")
+  assert result.code == 2 and "holds the scale smoke" in result.lines[0]
+  assert len(section) == 4
+
+
+@pytest.fixture
+def stepping(tmp_path, monkeypatch):
+  """A folder with one finished run, and what the steps there have called."""
   run = tmp_path / "runs" / "one"
   run.mkdir(parents=True)
-  (run / "metrics.jsonl").write_text("{}\n")
-  calls = []
+  record = {
+    "config": {
+      "experiment": "mnist_mlp",
+      "train_steps": 2,
+      "optimizer": {"schedule": "constant"},
+    },
+    "steps_per_epoch": 1,
+    "starts": [],
+    "data": "",
+    "fingerprint": "",
+  }
+  (run / "config.json").write_text(json.dumps(record))
+  (run / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
+  calls, codes = [], [0]
 
   def call(argv, log):
-    calls.append(argv)
-    (tmp_path / "runs" / "made.json").write_text("1")
-    return 0
+    calls.append(list(argv))
+    log.write_text("something\nerror: no luck\n")
+    return codes[0]
 
   monkeypatch.setattr(reproduction, "_call", call)
-  step = paper.Step("s", ("-m", "x", "--workdir={runs}"), "{runs}/made.json")
-  assert reproduction._take(step, tmp_path) == []
-  assert calls == [["-m", "x", f"--workdir={tmp_path}/runs"]]
-  reproduction._take(step, tmp_path)
-  assert len(calls) == 1
-  made = (tmp_path / "runs" / "made.json").stat().st_mtime
-  import os
+  return run, calls, codes
 
-  os.utime(run / "metrics.jsonl", (made + 5, made + 5))
+
+def test_a_step_is_taken_until_it_succeeds_and_there_is_no_more(
+  stepping, tmp_path
+):
+  run, calls, codes = stepping
+  step = paper.Step("s", ("-m", "x", "--workdir={runs}"))
+  codes[0] = 2
+  (fault,) = reproduction._take(step, tmp_path)
+  assert "s: exit code 2 (no luck)" in fault and "s.log" in fault
+  codes[0] = 0
+  assert reproduction._take(step, tmp_path) == []
+  assert calls == [["-m", "x", f"--workdir={tmp_path}/runs"]] * 2
   reproduction._take(step, tmp_path)
   assert len(calls) == 2
+  later = (tmp_path / "out" / "s.done").stat().st_mtime + 5
+  os.utime(run / "metrics.jsonl", (later, later))
+  reproduction._take(step, tmp_path)
+  assert len(calls) == 3
 
 
-def test_a_step_that_fails_is_told_in_its_own_words(tmp_path):
-  (tmp_path / "runs").mkdir()
-  step = paper.Step(
-    "s",
-    ("-c", "import sys; print('error: no luck'); sys.exit(2)"),
-    "{out}/made",
-  )
-  (fault,) = reproduction._take(step, tmp_path)
-  assert "s: exit code 2 (no luck)" in fault and "s.txt" in fault
+def test_a_step_for_each_run_waits_for_its_end(stepping, tmp_path):
+  run, calls, _ = stepping
+  step = paper.Step("s", ("-m", "x", "--workdir={run}"))
+  (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+  assert reproduction._take(step, tmp_path) == [] and calls == []
+  (run / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
+  reproduction._take(step, tmp_path)
+  assert calls == [["-m", "x", f"--workdir={run}"]]
+  assert (tmp_path / "out" / "s,one.done").exists()
+
+
+def test_a_program_is_called_with_its_output_in_the_log(tmp_path):
+  log = tmp_path / "log"
+  code = reproduction._call(("-c", "import sys; print(1); sys.exit(3)"), log)
+  assert code == 3 and log.read_text() == "1\n"
 
 
 def test_a_step_without_its_data_is_left_out(tmp_path, monkeypatch):
   monkeypatch.setenv("LNRNN_DATA_DIR", str(tmp_path))
-  step = paper.Step("s", ("-m", "x"), "{out}/made", needs=("sick",))
-  (note,) = reproduction._take(step, tmp_path)
+  step = paper.Step("s", ("-m", "x"), needs=("sick",))
+  note = reproduction._lacking(step)
   assert "left out" in note and "sick" in note and str(tmp_path) in note
+  (tmp_path / "sick").mkdir()
+  assert reproduction._lacking(step) == ""
 
 
 def test_verdicts_are_read_as_they_were_written(tmp_path):
