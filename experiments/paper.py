@@ -24,6 +24,7 @@ from typing import Any
 
 SCALES = ("smoke", "cpu", "gpu", "paper")
 RUNS, TRIALS = "runs", "trials"
+_REAL = SCALES[1:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -490,15 +491,15 @@ _SKIP = Task(
     ),
   ),
   steps=(
-    Step(
-      "downstream",
-      ("-m", "experiments.downstream", "--workdir={run}"),
-      needs=("sick", "sentence_classification"),
-    ),
-    Step(
-      "untrained",
-      ("-m", "experiments.downstream", "--workdir={run}", "--untrained"),
-      needs=("sick", "sentence_classification"),
+    *(
+      Step(
+        name,
+        ("-m", "experiments.downstream", "--workdir={run}", *more, *few),
+        at=at,
+        needs=("sick", "sentence_classification"),
+      )
+      for name, more in (("downstream", ()), ("untrained", ("--untrained",)))
+      for at, few in ((("smoke",), ("--tasks=sick",)), (_REAL, ()))
     ),
     Step(
       "timings",
@@ -509,7 +510,7 @@ _SKIP = Task(
         "--rounds=5",
         "--out={out}/timings.json",
       ),
-      at=("cpu", "gpu", "paper"),
+      at=_REAL,
     ),
   ),
 )
@@ -659,7 +660,7 @@ _ANALYSIS = Task(
     Step(
       "analysis",
       ("-m", "experiments.analysis", "--workdir={out}"),
-      at=("cpu", "gpu", "paper"),
+      at=_REAL,
     ),
   ),
   rules="",
@@ -690,7 +691,7 @@ _FORMS_READER = Task(
     ),
     Set(
       "rates",
-      {scale: Plan(_READER_CPU, (100,)) for scale in SCALES[1:]},
+      {scale: Plan(_READER_CPU, (100,)) for scale in _REAL},
       (_FORMS, _READER_RATES),
       TRIALS,
     ),

@@ -95,11 +95,6 @@ def optimised():
   switch(old)
 
 
-@pytest.fixture(scope="module")
-def quick_compiles():
-  """Every test compiles so."""
-
-
 @pytest.fixture
 def x64():
   """Float64, for the one test."""

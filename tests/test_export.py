@@ -83,7 +83,7 @@ def assert_same(found, wanted):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, quick_compiles):
+def written(tmp_path_factory):
   """A folder with a vocabulary, for tests to spoil a copy of."""
   model = mlp("layer")
   variables = drawn(model, FLAT)
@@ -108,7 +108,6 @@ def copy(written, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.usefixtures("quick_compiles")
 def test_a_loaded_model_is_the_saved_one_bit_for_bit(name, tmp_path):
   model, x, more = CASES[name]
   variables = drawn(model, x, **more)

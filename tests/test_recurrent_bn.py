@@ -43,13 +43,6 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 every_padding = pytest.mark.parametrize("padding", recurrent_bn.PADDING)
 
 
-@pytest.fixture
-def uncompiled(x64):
-  """Step by step in float64: there are more shapes than time to compile."""
-  with jax.disable_jit():
-    yield
-
-
 def make(kind, form="separate", **options):
   cell = KINDS[kind](
     H, norm="batch", form=form, eps=EPS, param_dtype=jnp.float64
@@ -137,7 +130,7 @@ def assert_runs_agree(got, expected, **tolerance):
   + [(kind, "separate", "masked", None) for kind in KINDS],
 )
 def test_training_normalises_by_the_minibatch(
-  kind, form, padding, lengths, uncompiled
+  kind, form, padding, lengths, x64
 ):
   rnn = make(kind, form, bn_padding=padding)
   rows = 4 if lengths is None else len(lengths)
@@ -212,7 +205,7 @@ def test_gradients_pass_through_the_statistics(
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_statistics_carry_no_gradients_out(uncompiled):
+def test_statistics_carry_no_gradients_out(x64):
   rnn = make("LSTM")
   params, carry, xs = draw_params(rnn), draw_carry("LSTM", 3), draw_inputs(2, 3)
 
@@ -228,7 +221,7 @@ def test_statistics_carry_no_gradients_out(uncompiled):
     assert not gradient.any()
 
 
-def test_immutable_statistics_are_left_alone(uncompiled):
+def test_immutable_statistics_are_left_alone(x64):
   rnn = make("LSTM")
   params, carry, xs = draw_params(rnn), draw_carry("LSTM", 3), draw_inputs(2, 3)
   stats = fresh("LSTM", "separate")
@@ -249,7 +242,7 @@ def test_immutable_statistics_are_left_alone(uncompiled):
   [("LSTM", "masked", 0.5), ("LSTM", "all", 0.75), ("GRU", "masked", 0.75)],
 )
 def test_each_step_is_averaged_over_the_minibatches_that_reached_it(
-  kind, padding, momentum, uncompiled
+  kind, padding, momentum, x64
 ):
   form = "separate" if kind == "LSTM" else "sum"
   rnn = make(kind, form, bn_padding=padding, bn_momentum=momentum)
@@ -288,7 +281,7 @@ def test_each_step_is_averaged_over_the_minibatches_that_reached_it(
 
 
 @every_kind
-def test_untrained_averages_are_zero_and_one(kind, uncompiled):
+def test_untrained_averages_are_zero_and_one(kind, x64):
   rnn = make(kind)
   params, carry, xs = draw_params(rnn), draw_carry(kind, 3), draw_inputs(3, 3)
   by = {
@@ -301,7 +294,7 @@ def test_untrained_averages_are_zero_and_one(kind, uncompiled):
 
 
 @every_padding
-def test_the_minibatch_may_be_used_at_test(padding, uncompiled):
+def test_the_minibatch_may_be_used_at_test(padding, x64):
   rnn = make("LSTM", bn_test="minibatch", bn_padding=padding)
   params, carry = draw_params(rnn), draw_carry("LSTM", 5)
   xs, stats = draw_inputs(5, 5), fresh("LSTM", "separate")
@@ -431,7 +424,7 @@ def test_a_minibatch_of_one_row_is_refused():
   assert "\n" not in str(fault.value)
 
 
-def test_a_cell_of_ones_own_can_have_batch_norm(uncompiled):
+def test_a_cell_of_ones_own_can_have_batch_norm(x64):
   """What a cell must tell is in `engine.Recurrence`, and no more."""
 
   class Cell(nn.RNNCellBase):

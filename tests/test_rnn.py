@@ -15,13 +15,6 @@ LENGTHS = [4, 0, 2]
 same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
 
 
-@pytest.fixture
-def uncompiled():
-  """Step by step: there are more variants than time to compile."""
-  with jax.disable_jit():
-    yield
-
-
 ORDER = {"recurrent_init": nn.initializers.ones}  # Quick to draw.
 CELLS = {
   "LSTM": lambda: lnrnn.LSTMCell(H, **ORDER),
@@ -117,7 +110,7 @@ CALLS = {
   [(name, call) for name in ("LSTM", "flax LSTM") for call in CALLS]
   + [(name, "in order") for name in ("stack", "flax GRU", "flax ConvLSTM")],
 )
-def test_the_outputs_are_those_of_flax(name, call, uncompiled):
+def test_the_outputs_are_those_of_flax(name, call):
   time_major, reverse, keep_order, lengths = CALLS[call]
   cell, x = CELLS[name](), inputs_of(name)
   variables, first = started(lnrnn.RNN(cell), x), carry_of(cell, x)
@@ -168,7 +161,7 @@ def test_a_batch_may_have_any_number_of_axes(name):
 
 
 @pytest.mark.parametrize("name", ["LSTM", "stack", "flax GRU"])
-def test_init_key_draws_the_initial_carry(name, uncompiled):
+def test_init_key_draws_the_initial_carry(name):
   init = {"carry_init": nn.initializers.normal(1.0)}
   cell, x = CELLS[name]().clone(**init), inputs_of(name)
   variables = started(lnrnn.RNN(cell), x)
@@ -213,7 +206,7 @@ def test_the_gradients_are_those_of_flax(name):
   close(run(ours, *args), expected, atol=1e-5)
 
 
-def test_the_arguments_of_scan_reach_a_cell_that_is_not_ours(uncompiled):
+def test_the_arguments_of_scan_reach_a_cell_that_is_not_ours():
   """A cell that counts its steps, and draws another number in each."""
 
   class Counter(nn.RNNCellBase):
@@ -340,7 +333,7 @@ def test_padding_under_a_stack_of_grus_changes_nothing():
 
 
 @pytest.mark.parametrize("name", ["flax LSTM", "flax ConvLSTM"])
-def test_padding_of_a_cell_that_is_not_ours_changes_nothing(name, uncompiled):
+def test_padding_of_a_cell_that_is_not_ours_changes_nothing(name):
   cell, x = CELLS[name](), inputs_of(name)
   rnn = lnrnn.RNN(cell, return_carry=True)
   variables, first = started(rnn, x), carry_of(cell, x)
@@ -377,7 +370,7 @@ def test_padding_of_a_cell_that_is_not_ours_changes_nothing(name, uncompiled):
     (nn.OptimizedLSTMCell(H), "all", {"initial_0", "initial_1"}),
   ],
 )
-def test_a_learned_carry_is_one_for_all_rows(cell, learned, names, uncompiled):
+def test_a_learned_carry_is_one_for_all_rows(cell, learned, names):
   rnn = lnrnn.RNN(cell, learned_carry=learned, return_carry=True)
   x = draw(B, T, D)
   variables = started(rnn, x)
@@ -435,7 +428,7 @@ def test_a_learned_h_asks_what_the_parts_of_the_carry_are():
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "padded"])
 @pytest.mark.parametrize("cell", [lnrnn.LSTMCell, lnrnn.GRUCell])
-def test_stacked_layers_are_layers_in_turn(cell, lengths, norm, uncompiled):
+def test_stacked_layers_are_layers_in_turn(cell, lengths, norm):
   x = draw(B, T, D)
   options = {"return_carry": True, "t_max": T}
   stack = lnrnn.RNN(cell(H, norm=norm, layers=2), **options)
@@ -503,7 +496,7 @@ def test_the_options_reach_the_engine():
 @pytest.mark.parametrize(
   "time_major, lengths", [(False, [4, 1, 2]), (True, None)]
 )
-def test_bidirectional_is_that_of_flax(time_major, lengths, uncompiled):
+def test_bidirectional_is_that_of_flax(time_major, lengths):
   x = draw(T, B, D) if time_major else draw(B, T, D)
   cells = lnrnn.LSTMCell(H), nn.GRUCell(H)
   init = nn.initializers.normal(1.0)
@@ -528,7 +521,7 @@ def test_bidirectional_is_that_of_flax(time_major, lengths, uncompiled):
     assert_valid_close(y, expected, lengths or [T] * B, 0 if time_major else 1)
 
 
-def test_bidirectional_by_default_joins_the_outputs(uncompiled):
+def test_bidirectional_by_default_joins_the_outputs():
   rnn = lnrnn.Bidirectional(
     lnrnn.RNN(lnrnn.GRUCell(H, norm="batch"), t_max=T),
     lnrnn.RNN(lnrnn.GRUCell(H, norm="batch"), t_max=T),

@@ -36,12 +36,14 @@ def _train(repo, workdir, steps: int) -> dict[str, float]:
   return figures
 
 
+@pytest.mark.usefixtures("optimised")  # Slow updates would hide a wait.
 def test_a_small_batch_does_not_wait_for_its_data(repo, mnist_dir, tmp_path):
   figures = _train(repo, tmp_path, 300)
   # Another process may take the thread's processor; half would be a fault.
   assert figures["waiting_after_the_first_row"] < 0.25
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.long
 def test_a_small_batch_waits_for_less_than_a_twentieth_of_its_time(
   repo, mnist_dir, tmp_path

@@ -39,7 +39,7 @@ for train in (False, True):
 
 
 @pytest.fixture(scope="module")
-def workdir(repo, tmp_path_factory, quick_compiles):
+def workdir(repo, tmp_path_factory):
   """A run with batch norm, which has more than parameters to keep."""
   folder = tmp_path_factory.mktemp("runs") / "batch"
   # The wrong way round, so that the best checkpoint is not the last.
@@ -96,7 +96,6 @@ def test_a_fresh_process_without_the_experiments_computes_the_same_bits(
   np.savez(tmp_path / "there.npz", x=x, **logits)
   readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
   env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-  env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # As here, by quick_compiles.
   code = FRESH.format(code=python_of(readme))
   done = subprocess.run(
     [sys.executable, "-W", "error", "-c", code],
