@@ -2,12 +2,13 @@
 
   python -m experiments.costs [--tasks=...] [--scales=...]
 
-trains every set of runs for a few updates and writes docs/results/costs.json,
-from which `experiments.reproduce --plan` estimates. Where the paper's data is
-not at hand, a substitute of the same sizes is timed (`SUBSTITUTES`).
+trains one run of every set for a few updates and writes
+docs/results/costs.json, from which `experiments.reproduce --plan` estimates.
+Where the paper's data is not at hand, a substitute of the same sizes is timed
+(`SUBSTITUTES`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import json
 import pathlib
 import platform
@@ -45,7 +46,7 @@ class Measured(NamedTuple):
     update: seconds.
     evaluation: seconds, with the checkpoint after it.
     memory: peak, MiB.
-    disk: of a run with one checkpoint, MiB.
+    disk: of a checkpoint, MiB.
     flops: of an update.
     iterations: of the loops of an update, one after the other.
   """
@@ -86,7 +87,7 @@ def table(names: Sequence[str], scale: str) -> str:
     own = [0, 0.0, 0.0, 0.0]  # Runs, CPU and GPU seconds, disk.
     memory, unknown = 0.0, ""
     for each, several in runs.items():
-      cost = found.get(_key(name, each, scale))
+      cost = _cost(found, name, each, scale)
       own[0] += len(several)
       if cost is None:
         unknown = _UNKNOWN
@@ -113,6 +114,18 @@ def table(names: Sequence[str], scale: str) -> str:
 
 def _key(task: str, of: str, scale: str) -> str:
   return f"{task}/{of}/{scale}"
+
+
+def _cost(
+  found: Mapping[str, Measured], task: str, of: str, scale: str
+) -> Measured | None:
+  """What a run of a set costs, or one like it; None if none was measured."""
+  by_name = {each.name: each for each in paper.TASKS[task].sets}
+  name = by_name[of].like or of
+  # The scale gpu has the networks of the paper.
+  scales = (scale, "paper") if scale == "gpu" else (scale,)
+  costs = (found.get(_key(task, name, each)) for each in scales)
+  return next((cost for cost in costs if cost), None)
 
 
 def _checkpoints(config: config_lib.Config) -> int:
@@ -174,12 +187,13 @@ def measure(spec: str, workdir: pathlib.Path) -> Measured:
   began = time.perf_counter()
   for whole, instead in SUBSTITUTES.items():
     spec = spec.replace(whole, instead)
-  # Two dispatches of the same length, so that the second compiles nothing.
+  # Two dispatches of the same length, each with an evaluation behind it, so
+  # that the second compiles nothing.
   half = UPDATES // 2
   fields = {
     "train_steps": UPDATES,
-    "eval_every": UPDATES,
-    "checkpoint_every": UPDATES,
+    "eval_every": half,
+    "checkpoint_every": half,
     "log_every": half,
     "steps_per_dispatch": half,
   }
@@ -206,11 +220,9 @@ def measure(spec: str, workdir: pathlib.Path) -> Measured:
   return Measured(
     start=round(max(0.0, start) + first["time/wall_seconds"], 2),
     update=float(f"{trained / (last['step'] - first['step']):.3g}"),
-    evaluation=round(
-      ended["time/wall_seconds"] - first["time/wall_seconds"] - trained, 2
-    ),
+    evaluation=round(ended["time/wall_seconds"] - last["time/wall_seconds"], 2),
     memory=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0),
-    disk=round(size / 2**20, 1),
+    disk=round(size / 2 / 2**20, 1),  # Two were saved.
     flops=float(f"{cost.flops(update, state, batch):.3g}"),
     iterations=cost.iterations(update, state, batch),
   )
@@ -228,7 +240,10 @@ def main() -> None:
   for scale in _SCALES.value:
     for name in _TASKS.value:
       runs = reproduction.runs_of(paper.TASKS[name], scale, PATH.parent)
+      like = {each.name: each.like for each in paper.TASKS[name].sets}
       for each, several in runs.items():
+        if like[each]:
+          continue
         done = subprocess.run(
           [
             *(sys.executable, "-m", "experiments.costs"),
@@ -264,5 +279,7 @@ def _machine() -> str:
 if __name__ == "__main__":
   _ONE = flags.DEFINE_string("one", None, "spec of a run to measure here")
   _TASKS = flags.DEFINE_list("tasks", list(paper.TASKS), "sections")
-  _SCALES = flags.DEFINE_list("scales", list(paper.SCALES), "how much is run")
+  _SCALES = flags.DEFINE_list(
+    "scales", ["smoke", "cpu", "paper"], "how much is run"
+  )
   launch.run(main)

@@ -51,12 +51,14 @@ class Set:
     at: {scale: what is run}; none where a scale is missing.
     vary: "field=value,value", each list once.
     folder: of the runs, `RUNS` or `TRIALS`.
+    like: the set whose runs cost the same, "" if it is this one.
   """
 
   name: str
   at: Mapping[str, Plan]
   vary: Sequence[str] = ()
   folder: str = RUNS
+  like: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +199,7 @@ _MNIST = Task(
         "optimizer.learning_rate=1e-4,3e-4,1e-3,3e-3",
       ),
       TRIALS,
+      like="batch4",
     ),
   ),
   shown=(
@@ -339,6 +342,7 @@ _READER = Task(
         "paper": _real("data.source=cnn,train_steps=800000"),
       },
       ("norm=layer", "model.norm_everywhere=false", "model.gain_init=0.1"),
+      like="reader",
     ),
     Set(
       "rates",
@@ -351,6 +355,7 @@ _READER = Task(
         _READER_RATES,
       ),
       TRIALS,
+      like="reader",
     ),
     Set(
       "gain_rates",
@@ -362,6 +367,7 @@ _READER = Task(
         _READER_RATES,
       ),
       TRIALS,
+      like="reader",
     ),
   ),
   shown=(
@@ -425,6 +431,7 @@ _SKIP = Task(
       },
       ("norm=layer,none", "optimizer.learning_rate=1e-3,2e-3,4e-3,8e-3"),
       TRIALS,
+      like="skip",
     ),
   ),
   shown=(
@@ -594,8 +601,18 @@ _CONV = Task(
   config="configs/convnet.py",
   sets=(
     Set("convnet", _CONV_AT, ("norm=layer,batch,none",)),
-    Set("interior", _CONV_AT, ("norm=layer", "model.ln_border=1")),
-    Set("circular", _CONV_AT, ("norm=layer,batch", "model.padding=circular")),
+    Set(
+      "interior",
+      _CONV_AT,
+      ("norm=layer", "model.ln_border=1"),
+      like="convnet",
+    ),
+    Set(
+      "circular",
+      _CONV_AT,
+      ("norm=layer,batch", "model.padding=circular"),
+      like="convnet",
+    ),
     Set(
       "rates",
       {
@@ -607,6 +624,7 @@ _CONV = Task(
         "optimizer.learning_rate=3e-4,1e-3,3e-3,1e-2",
       ),
       TRIALS,
+      like="convnet",
     ),
   ),
   shown=(
@@ -694,6 +712,7 @@ _FORMS_READER = Task(
       {scale: Plan(_READER_CPU, (100,)) for scale in _REAL},
       (_FORMS, _READER_RATES),
       TRIALS,
+      like="forms",
     ),
   ),
   shown=(
