@@ -20,7 +20,7 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
   # `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= ./scripts/test.sh`.
   os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
   quick = ["--xla_cpu_parallel_codegen_split_count=1"]
-  # XLA aborts on a flag that it does not know; jaxlib 0.11 has this one no more.
+  # XLA aborts on a flag that it does not know, as jaxlib 0.11 this one.
   release = importlib.metadata.version("jaxlib").split(".")
   if tuple(map(int, release[:2])) < (0, 11):
     quick.append("--xla_cpu_use_fusion_emitters=false")
