@@ -1,4 +1,4 @@
-"""The task that the README adds in thirty lines trains and is evaluated."""
+"""The task that the README adds in some thirty lines trains."""
 
 import re
 
@@ -13,7 +13,7 @@ def test_the_readmes_task_trains(repo, tmp_path):
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     if "def build(" in code
   )
-  assert len(block.strip().splitlines()) <= 34
+  assert sum(bool(line) for line in block.splitlines()) <= 35
   task: dict = {}
   exec(block, task)
   assert task["check"](task["get_config"]("batch_size=1")) != []
