@@ -85,7 +85,7 @@ def test_a_run_is_measured(section, spec, few_digits, tmp_path):
   assert found.iterations == 0 and found.memory > 50 and found.disk > 0
 
 
-def test_every_set_was_measured_or_is_like_one_that_was():
+def test_the_small_scales_are_measured_whole():
   stored = json.loads(costs.PATH.read_text("utf-8"))
   found = {k: costs.Measured(**v) for k, v in stored["measured"].items()}
   lacking = [
@@ -93,6 +93,7 @@ def test_every_set_was_measured_or_is_like_one_that_was():
     for name, task in paper.TASKS.items()
     for each in task.sets
     for scale in each.at
-    if costs._cost(found, name, each.name, scale) is None
+    if scale in ("smoke", "cpu")
+    and costs._cost(found, name, each.name, scale) is None
   ]
   assert not lacking
