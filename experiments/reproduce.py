@@ -10,8 +10,8 @@ trains what is missing, resumes what was begun, skips what is done, and writes
   claims.json   the verdicts
 
 `--tasks=mnist_mlp,analysis` does these sections alone, `--plan` only tells what
-it would cost. The scales are smoke (minutes, and no result), cpu (what
-docs/results reports), gpu and paper; experiments/paper.py lists their runs.
+it would cost. The scales are smoke (minutes, no result), cpu (the runs behind
+docs/results), gpu and paper; experiments/paper.py lists their runs.
 
 Sections that were run in the same workdir before stay in the report. Where a
 run cannot be trained, because its data is missing, say, the report says so and

@@ -284,16 +284,13 @@ def _is_newer(done: pathlib.Path, sources: Sequence[pathlib.Path]) -> bool:
 
 def _call(argv: Sequence[str], log: pathlib.Path) -> int:
   """Runs a program of ours; what it prints goes to the log."""
-  path = os.pathsep.join(
-    filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])
-  )
   with log.open("w", encoding="utf-8") as file:
     child = subprocess.Popen(
       [sys.executable, *argv],
       stdin=subprocess.DEVNULL,
       stdout=file,
       stderr=subprocess.STDOUT,
-      env=os.environ | {"PYTHONPATH": path},
+      env=sets.environment(),
       # Ctrl-C shall reach this process alone, which ends the other.
       start_new_session=True,
     )

@@ -144,6 +144,14 @@ def command(run: runs_lib.Run, *more: str) -> list[str]:
   ]
 
 
+def environment() -> dict[str, str]:
+  """That of a process which finds our programs, wherever it is started."""
+  path = os.pathsep.join(
+    filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])
+  )
+  return os.environ | {"PYTHONPATH": path}
+
+
 class Processes:
   """Trains runs in processes, whose output goes to log.txt of the workdir.
 
@@ -214,10 +222,7 @@ class Processes:
         child.terminate()
 
   def _wait_for(self, run: runs_lib.Run, log, gpu: str | None) -> int:
-    path = os.pathsep.join(
-      filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])
-    )
-    env = os.environ | {"PYTHONPATH": path}
+    env = environment()
     if gpu is not None:
       env["CUDA_VISIBLE_DEVICES"] = gpu
     with self._lock:
