@@ -3,7 +3,7 @@
   python -m experiments.analysis --workdir=runs/analysis
 
 needs no data and no GPU: two to three minutes on two cores, `--small`, which
-shows that it works and no more, half a minute. In the workdir it leaves
+shows that it works and no more, under one. In the workdir it leaves
 
   analysis.md     the tables of all parts, and the verdicts
   *.png           the figures

@@ -13,6 +13,8 @@ trains what is missing, resumes what was begun, skips what is done, and writes
 it would cost. The scales are smoke (minutes, no result), cpu (the runs behind
 docs/results), gpu and paper; experiments/paper.py lists their runs.
 
+All runs are trained first, then come the programs that measure them, and at the
+end the report; `--report_only`, in another shell, reports what there is so far.
 Sections that were run in the same workdir before stay in the report. Where a
 run cannot be trained, because its data is missing, say, the report says so and
 the rest is done. Exit codes: 0 all is there; 2 something is missing; 130 and
@@ -76,34 +78,44 @@ def main() -> None:
     ]
     for name in names
   }
-  sets.check([run for runs in planned.values() for run in runs])
+  runs = [run for several in planned.values() for run in several]
+  sets.check(runs)
   _mark(folder)
   print(cost, flush=True)
-  # What was run before, replaced section by section.
-  outcomes = {
-    name: reproduction.outcome(
-      paper.TASKS[name], _SCALE.value, folder / name, steps=False
-    )
-    for name in paper.TASKS
-    if (folder / name).is_dir()
+  # All runs, and then all steps, so that no job is idle while others end.
+  if _REPORT.value:
+    found = reproduction.standing(runs)
+  else:
+    found = reproduction.train(runs, _JOBS.value, _GPUS.value)
+  due = {
+    name: reproduction.due(name, paper.TASKS[name], _SCALE.value, folder / name)
+    for name in names
   }
-  failed = []
-  for name in names:
-    if _REPORT.value:
-      notes = reproduction.standing(planned[name])
-    else:
-      notes = reproduction.train(planned[name], _JOBS.value, _GPUS.value)
-    found = reproduction.outcome(
-      paper.TASKS[name],
-      _SCALE.value,
-      folder / name,
-      notes,
-      steps=not _REPORT.value,
+  # Those of sections that train nothing take longest, so they begin first.
+  programs = [
+    program
+    for name in sorted(names, key=lambda name: len(planned[name]))
+    for program in due[name][0]
+  ]
+  if _REPORT.value:
+    faults = reproduction.not_run(programs)
+  else:
+    faults = reproduction.take(programs, _JOBS.value, _GPUS.value)
+  outcomes, failed = [], []
+  for name, task in paper.TASKS.items():
+    section, wrong, lacking = folder / name, [], []
+    if name in names:
+      standing = {run: found[run] for run in planned[name]}
+      wrong = [*reproduction.unfinished(standing), *faults[name]]
+      _, lacking = due[name]
+    elif not section.is_dir():  # Nor was it run before.
+      continue
+    outcomes.append(
+      reproduction.outcome(task, _SCALE.value, section, wrong, lacking)
     )
-    outcomes[name] = found
-    failed += [f"{name}: {note}" for note in found.failed]
-    # After each section, so that what is done can be read.
-    _write([outcomes[n] for n in paper.TASKS if n in outcomes], cost, folder)
+    if name in names:
+      failed += [f"{name}: {note}" for note in outcomes[-1].failed]
+  _write(outcomes, cost, folder)
   print(f"report: {folder / 'report.html'}, report.md, claims.json")
   if failed:
     raise UserError("\n".join(failed))

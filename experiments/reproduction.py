@@ -1,23 +1,41 @@
-"""Runs a section of the paper at a scale, draws and judges it."""
+"""Trains sections of the paper at a scale, runs what follows, judges."""
 
+import collections
 from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 import pathlib
 import re
-import subprocess
-import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments import figures, forms_claims, judging, sets
 from experiments.paper import RUNS, TRIALS, Set, Shown, Step, Task
 from lnrnn import claims, files, report
 from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
-from lnrnn.training import signals
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 Runs = dict[str, list[runs_lib.Run]]
+Statuses = Mapping[runs_lib.Run, runs_lib.Status]
+
+
+class Program(NamedTuple):
+  """A step that is due, of one run where it is taken for each.
+
+  Attributes:
+    section: the section's name.
+    name: of the step, and of the run.
+    argv: of Python.
+    out: folder of its log, NAME.log, and of NAME.done, which says that it has
+      succeeded.
+    alone: as of `paper.Step`.
+  """
+
+  section: str
+  name: str
+  argv: Sequence[str]
+  out: pathlib.Path
+  alone: bool
 
 
 @dataclasses.dataclass
@@ -73,21 +91,21 @@ def runs_of(task: Task, scale: str, folder: pathlib.Path) -> Runs:
 
 def train(
   runs: Sequence[runs_lib.Run], jobs: int, gpus: Sequence[str]
-) -> list[str]:
-  """Trains what is missing; returns what did not come to its end, and why."""
+) -> Statuses:
+  """Trains what is missing; returns how each run stands."""
   processes = sets.Processes(gpus, jobs)
-  return _told(
-    runs_lib.run_missing(runs, processes.train, jobs=jobs, stop=processes.stop)
+  return runs_lib.run_missing(
+    runs, processes.train, jobs=jobs, stop=processes.stop
   )
 
 
-def standing(runs: Sequence[runs_lib.Run]) -> list[str]:
-  """What has not come to its end, and why; trains nothing."""
-  return _told({run: runs_lib.standing(run) for run in runs})
+def standing(runs: Sequence[runs_lib.Run]) -> Statuses:
+  """How each run stands; trains nothing."""
+  return {run: runs_lib.standing(run) for run in runs}
 
 
-def _told(found: Mapping[runs_lib.Run, runs_lib.Status]) -> list[str]:
-  """A line for each cause, since one may have stopped all runs."""
+def unfinished(found: Statuses) -> list[str]:
+  """What did not come to its end: a line a cause, as one may stop all runs."""
   causes: dict[str, list[str]] = {}
   for run, status in found.items():
     if status.kind == "finished":
@@ -103,35 +121,104 @@ def _told(found: Mapping[runs_lib.Run, runs_lib.Status]) -> list[str]:
   ]
 
 
+def due(
+  name: str, task: Task, scale: str, folder: pathlib.Path
+) -> tuple[list[Program], list[str]]:
+  """The steps of a section that are to be taken, now that its runs are trained.
+
+  One is due again when a run has measured more since it was taken.
+
+  Args:
+    name: of the section.
+    task: the section.
+    scale: one of `paper.SCALES`.
+    folder: of the section.
+
+  Returns:
+    The programs, and what is left out and why, a line each.
+  """
+  runs = [
+    path.parent
+    for path in sorted((folder / RUNS).glob("*/config.json"))
+    if not runs_lib.Curves.read(path.parent).unfinished
+  ]
+  out, programs, lacking = folder / "out", [], []
+  for step in task.steps:
+    if scale not in step.at:
+      continue
+    if without := _lacking(step):
+      lacking.append(without)
+      continue
+    each = any("{run}" in word for word in step.argv)
+    for run in runs if each else [folder / RUNS]:
+      called = f"{step.name},{run.name}" if each else step.name
+      sources = [run] if each else runs
+      if _is_newer(
+        out / f"{called}.done", [source / "metrics.jsonl" for source in sources]
+      ):
+        continue
+      places = {"root": _ROOT, "run": run, "runs": folder / RUNS, "out": out}
+      argv = [word.format(**places) for word in step.argv]
+      programs.append(Program(name, called, argv, out, step.alone))
+  return programs, lacking
+
+
+def take(
+  programs: Sequence[Program], jobs: int, gpus: Sequence[str]
+) -> dict[str, list[str]]:
+  """Runs programs, those last that must be alone.
+
+  Args:
+    programs: of `due`.
+    jobs: how many at a time.
+    gpus: as of `sets.Processes`.
+
+  Returns:
+    {section: what went wrong, a line each}.
+  """
+  faults: dict[str, list[str]] = collections.defaultdict(list)
+  processes = sets.Processes(gpus, jobs)
+  for alone in (False, True):
+    several = [program for program in programs if program.alone == alone]
+    found = runs_lib.in_threads(
+      several,
+      lambda program: _take(program, processes),
+      jobs=1 if alone else jobs,
+      stop=processes.stop,
+    )
+    for program, fault in zip(several, found, strict=True):
+      faults[program.section] += fault
+  return faults
+
+
+def not_run(programs: Sequence[Program]) -> dict[str, list[str]]:
+  """What `take` would return if it ran none of them."""
+  faults: dict[str, list[str]] = collections.defaultdict(list)
+  for program in programs:
+    faults[program.section].append(f"{program.name}: not run")
+  return faults
+
+
 def outcome(
   task: Task,
   scale: str,
   folder: pathlib.Path,
-  notes: Sequence[str] = (),
-  *,
-  steps: bool = True,
+  faults: Sequence[str] = (),
+  lacking: Sequence[str] = (),
 ) -> Outcome:
-  """Runs the steps of a section whose runs are trained, draws and judges.
+  """Draws and judges a section by what its runs and steps have left.
 
   Args:
     task: the section.
     scale: one of `paper.SCALES`.
     folder: of the section; figures go to `figures/` in it.
-    notes: what is known to be missing.
-    steps: whether the steps are taken; else what they have made is read.
+    faults: what went wrong before, a line each.
+    lacking: what was left out, a line each.
 
   Returns:
     What it came to; what cannot be done is told in its notes.
   """
-  made = Outcome(task, notes=list(notes), failed=list(notes))
-  for step in task.steps:
-    if steps and scale in step.at:
-      if lacking := _lacking(step):
-        made.notes.append(lacking)
-        continue
-      faults = _take(step, folder)
-      made.notes += faults
-      made.failed += faults
+  made = Outcome(task, notes=[*faults, *lacking], failed=list(faults))
   runs = runs_of(task, scale, folder)
   found = figures.found(run for several in runs.values() for run in several)
   records = [curves.record for curves in found.values()]
@@ -239,40 +326,21 @@ def _lacking(step: Step) -> str:
   return f"{step.name}: left out, no {', '.join(missing)} ({there})"
 
 
-def _take(step: Step, folder: pathlib.Path) -> list[str]:
-  """Takes a step where it is due; returns what went wrong.
-
-  A file NAME.done beside the step's log says that it has succeeded; it is due
-  again when a run has measured more since.
-  """
-  runs = [
-    path.parent
-    for path in sorted((folder / RUNS).glob("*/config.json"))
-    if not runs_lib.Curves.read(path.parent).unfinished
-  ]
-  each = any("{run}" in word for word in step.argv)
-  out = folder / "out"
-  faults = []
-  for run in runs if each else [folder / RUNS]:
-    name = f"{step.name},{run.name}" if each else step.name
-    log, done = out / f"{name}.log", out / f"{name}.done"
-    sources = [run] if each else runs
-    if _is_newer(done, [source / "metrics.jsonl" for source in sources]):
-      continue
-    places = {"root": _ROOT, "run": run, "runs": folder / RUNS, "out": out}
-    argv = [word.format(**places) for word in step.argv]
-    with files.writing(out):
-      out.mkdir(parents=True, exist_ok=True)
-      signals.say(f"{name}: {' '.join(argv)}")
-      code = _call(argv, log)
-      if not code:
-        done.write_text(" ".join(argv) + "\n", "utf-8")
-        continue
-    lines = log.read_text("utf-8", errors="replace").splitlines()
-    said = [x for x in lines if x.startswith("error: ")] or lines[-1:] or [""]
-    error = said[-1].removeprefix("error: ")
-    faults.append(f"{name}: exit code {code} ({error}), see {log}")
-  return faults
+def _take(program: Program, processes: sets.Processes) -> list[str]:
+  """Runs one; returns what went wrong."""
+  name, out = program.name, program.out
+  log = out / f"{name}.log"
+  with files.writing(out):
+    out.mkdir(parents=True, exist_ok=True)
+    begins = f"{name}: {' '.join(program.argv)}"
+    code = processes.call(program.argv, log, begins)
+    if not code:
+      (out / f"{name}.done").write_text(" ".join(program.argv) + "\n", "utf-8")
+      return []
+  lines = log.read_text("utf-8", errors="replace").splitlines()
+  said = [x for x in lines if x.startswith("error: ")] or lines[-1:] or [""]
+  error = said[-1].removeprefix("error: ")
+  return [f"{name}: exit code {code} ({error}), see {log}"]
 
 
 def _is_newer(done: pathlib.Path, sources: Sequence[pathlib.Path]) -> bool:
@@ -280,23 +348,3 @@ def _is_newer(done: pathlib.Path, sources: Sequence[pathlib.Path]) -> bool:
   if not done.exists():
     return False
   return all(s.stat().st_mtime <= done.stat().st_mtime for s in sources)
-
-
-def _call(argv: Sequence[str], log: pathlib.Path) -> int:
-  """Runs a program of ours; what it prints goes to the log."""
-  with log.open("w", encoding="utf-8") as file:
-    child = subprocess.Popen(
-      [sys.executable, *argv],
-      stdin=subprocess.DEVNULL,
-      stdout=file,
-      stderr=subprocess.STDOUT,
-      env=sets.environment(),
-      # Ctrl-C shall reach this process alone, which ends the other.
-      start_new_session=True,
-    )
-    try:
-      return child.wait()
-    except BaseException:
-      child.terminate()
-      child.wait()
-      raise

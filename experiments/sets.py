@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import TextIO
 
 from configs import common
 from experiments import launch
@@ -153,7 +154,7 @@ def environment() -> dict[str, str]:
 
 
 class Processes:
-  """Trains runs in processes, whose output goes to log.txt of the workdir.
+  """Trains runs, and runs our other programs, in processes.
 
   Each is a session of its own, so that Ctrl-C does not reach it beside the
   SIGTERM of `stop`: a second signal would end it before it has saved.
@@ -176,29 +177,27 @@ class Processes:
     """Trains a run, resuming it if it was begun; may be called from threads.
 
     Args:
-      run: to train.
+      run: to train; its output goes to log.txt of its workdir.
 
     Raises:
       DivergedError: if it diverged.
       UserError: if its process ended otherwise than well.
     """
-    gpu = self._gpus.get()
-    began = time.monotonic()
+    name, path = run.workdir.name, run.workdir / LOG
     try:
       run.workdir.mkdir(parents=True, exist_ok=True)
-      with (run.workdir / LOG).open("a", encoding="utf-8") as log:
+      with path.open("a", encoding="utf-8") as log:
         before = log.tell()
-        code = self._wait_for(run, log, gpu)
+        code, spent = self._ended(
+          command(run), log, f"{name}: training, see {path}"
+        )
     except OSError as e:
       raise WorkdirError(f"workdir {run.workdir}: {e}") from e
-    finally:
-      self._gpus.put(gpu)
-    name, spent = run.workdir.name, time.monotonic() - began
     if not code:
       print(f"{name}: finished after {spent:.0f} s", flush=True)
       return
     print(f"{name}: exit code {code} after {spent:.0f} s", flush=True)
-    with (run.workdir / LOG).open(encoding="utf-8", errors="replace") as log:
+    with path.open(encoding="utf-8", errors="replace") as log:
       log.seek(before)
       said = [line.strip() for line in log if line.startswith("error: ")]
     error = said[-1].removeprefix("error: ") if said else ""
@@ -211,6 +210,24 @@ class Processes:
       f"{run.workdir}: {how}{error and f' ({error})'}, see its {LOG}"
     )
 
+  def call(self, argv: Sequence[str], log: pathlib.Path, begins: str) -> int:
+    """Runs a program; may be called from threads.
+
+    Args:
+      argv: of Python.
+      log: file for what it prints, which is begun anew.
+      begins: printed when it does.
+
+    Returns:
+      Its exit code.
+
+    Raises:
+      UserError: after `stop`.
+      OSError: the log cannot be written.
+    """
+    with log.open("w", encoding="utf-8") as file:
+      return self._ended([sys.executable, *argv], file, begins)[0]
+
   def stop(self) -> None:
     """Sends SIGTERM to every process, and starts no more.
 
@@ -221,25 +238,31 @@ class Processes:
       for child in self._children:
         child.terminate()
 
-  def _wait_for(self, run: runs_lib.Run, log, gpu: str | None) -> int:
-    env = environment()
+  def _ended(
+    self, argv: Sequence[str], log: TextIO, begins: str
+  ) -> tuple[int, float]:
+    """Runs a process, on a GPU that is free; its exit code, and seconds."""
+    child, gpu, env = None, self._gpus.get(), environment()
     if gpu is not None:
       env["CUDA_VISIBLE_DEVICES"] = gpu
-    with self._lock:
-      if self._stopped:
-        raise UserError(f"{run.workdir}: not started")
-      child = subprocess.Popen(
-        command(run),
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=env,
-        start_new_session=True,
-      )
-      self._children.add(child)
-    print(f"{run.workdir.name}: training, see {run.workdir / LOG}", flush=True)
     try:
-      return child.wait()
+      began = time.monotonic()
+      with self._lock:
+        if self._stopped:
+          raise UserError("not started, as the others were stopped")
+        child = subprocess.Popen(
+          argv,
+          stdin=subprocess.DEVNULL,
+          stdout=log,
+          stderr=subprocess.STDOUT,
+          env=env,
+          start_new_session=True,
+        )
+        self._children.add(child)
+      print(begins, flush=True)
+      return child.wait(), time.monotonic() - began
     finally:
       with self._lock:
-        self._children.discard(child)
+        if child:
+          self._children.discard(child)
+      self._gpus.put(gpu)

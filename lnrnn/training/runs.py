@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import threading
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from lnrnn.training import early, writers
 from lnrnn.training import workdir as workdir_lib
 
 _POLL = 0.5  # Seconds.
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,25 +182,50 @@ def run_missing(
 
   if stop is None:
     return found | {run: attempt(run) for run in missing}
+  ends = in_threads(missing, attempt, jobs=jobs, stop=stop)
+  return found | dict(zip(missing, ends, strict=True))
+
+
+def in_threads(
+  items: Sequence[_T],
+  do: Callable[[_T], _R],
+  *,
+  jobs: int,
+  stop: Callable[[], None],
+) -> list[_R]:
+  """Does something with each item, a few at a time, in threads.
+
+  Args:
+    items: to be done, in this order.
+    do: starts a process and waits for it, say.
+    jobs: how many at a time.
+    stop: ends what `do` does, in every thread; called on a signal.
+
+  Returns:
+    What `do` returned for each.
+
+  Raises:
+    Interrupted: when all that was begun has ended.
+  """
   # None begins before all threads stand: a signal while the pool starts one
   # would make the pool forget to wait for it.
   gate, stopping = threading.Event(), threading.Event()
 
-  def begin(run: Run) -> Status:
+  def begin(item: _T) -> _R | None:
     gate.wait()
-    return found[run] if stopping.is_set() else attempt(run)
+    return None if stopping.is_set() else do(item)
 
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
     try:
-      ends = {run: pool.submit(begin, run) for run in missing}
+      ends = [pool.submit(begin, item) for item in items]
       gate.set()
       # Not forever: a signal that comes just before this thread falls asleep
       # sets its flag and wakes nobody.
-      while concurrent.futures.wait(ends.values(), timeout=_POLL).not_done:
+      while concurrent.futures.wait(ends, timeout=_POLL).not_done:
         pass
-      return found | {run: end.result() for run, end in ends.items()}
+      return [cast(_R, end.result()) for end in ends]
     except BaseException:
-      # A signal, say. Leaving the pool waits for the runs that were begun.
+      # A signal, say. Leaving the pool waits for what was begun.
       stopping.set()
       gate.set()
       pool.shutdown(wait=False, cancel_futures=True)

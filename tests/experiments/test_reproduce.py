@@ -1,9 +1,11 @@
 """reproduce: runs a section, draws it beside the paper's, and judges it."""
 
+import dataclasses
 import json
 import os
 import re
 import shutil
+import threading
 
 import pytest
 
@@ -133,8 +135,6 @@ def test_the_plan_costs_nothing_and_says_what_is_not_measured(
 def test_a_finished_section_stays_in_the_report(
   program, section, tmp_path, monkeypatch
 ):
-  import dataclasses
-
   other = dataclasses.replace(paper.TASKS["digits"], title="Other")
   tasks = {**paper.TASKS, "other": other}
   monkeypatch.setattr(paper, "TASKS", tasks)
@@ -185,13 +185,21 @@ def stepping(tmp_path, monkeypatch):
   (run / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
   calls, codes = [], [0]
 
-  def call(argv, log):
+  def call(self, argv, log, begins):
     calls.append(list(argv))
     log.write_text("something\nerror: no luck\n")
     return codes[0]
 
-  monkeypatch.setattr(reproduction, "_call", call)
+  monkeypatch.setattr(sets.Processes, "call", call)
   return run, calls, codes
+
+
+def taken(tmp_path, *steps):
+  """Takes the steps of a section that are due; returns what went wrong."""
+  task = dataclasses.replace(paper.TASKS["analysis"], steps=steps)
+  programs, lacking = reproduction.due("a", task, "smoke", tmp_path)
+  assert not lacking
+  return reproduction.take(programs, 2, [])["a"]
 
 
 def test_a_step_is_taken_until_it_succeeds_and_there_is_no_more(
@@ -200,16 +208,16 @@ def test_a_step_is_taken_until_it_succeeds_and_there_is_no_more(
   run, calls, codes = stepping
   step = paper.Step("s", ("-m", "x", "--workdir={runs}"))
   codes[0] = 2
-  (fault,) = reproduction._take(step, tmp_path)
+  (fault,) = taken(tmp_path, step)
   assert "s: exit code 2 (no luck)" in fault and "s.log" in fault
   codes[0] = 0
-  assert reproduction._take(step, tmp_path) == []
+  assert taken(tmp_path, step) == []
   assert calls == [["-m", "x", f"--workdir={tmp_path}/runs"]] * 2
-  reproduction._take(step, tmp_path)
+  taken(tmp_path, step)
   assert len(calls) == 2
   later = (tmp_path / "out" / "s.done").stat().st_mtime + 5
   os.utime(run / "metrics.jsonl", (later, later))
-  reproduction._take(step, tmp_path)
+  taken(tmp_path, step)
   assert len(calls) == 3
 
 
@@ -217,17 +225,40 @@ def test_a_step_for_each_run_waits_for_its_end(stepping, tmp_path):
   run, calls, _ = stepping
   step = paper.Step("s", ("-m", "x", "--workdir={run}"))
   (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
-  assert reproduction._take(step, tmp_path) == [] and calls == []
+  assert taken(tmp_path, step) == [] and calls == []
   (run / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
-  reproduction._take(step, tmp_path)
+  taken(tmp_path, step)
   assert calls == [["-m", "x", f"--workdir={run}"]]
   assert (tmp_path / "out" / "s,one.done").exists()
 
 
-def test_a_program_is_called_with_its_output_in_the_log(tmp_path):
-  log = tmp_path / "log"
-  code = reproduction._call(("-c", "import sys; print(1); sys.exit(3)"), log)
-  assert code == 3 and log.read_text() == "1\n"
+def test_steps_run_together_but_for_one_that_must_be_alone(
+  tmp_path, monkeypatch
+):
+  both = threading.Barrier(2)
+  running = set()
+
+  def call(self, argv, log, begins):
+    running.add(argv[-1])
+    if argv[-1] == "alone":
+      assert running == {"alone"}
+    else:
+      both.wait(timeout=20)  # Fails unless another one runs.
+    running.discard(argv[-1])
+    return 0
+
+  monkeypatch.setattr(sets.Processes, "call", call)
+  steps = [
+    paper.Step("t", ("-m", "alone"), alone=True),
+    paper.Step("a", ("-m", "a")),
+    paper.Step("b", ("-m", "b")),
+  ]
+  assert taken(tmp_path, *steps) == []
+  assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+    "a.done",
+    "b.done",
+    "t.done",
+  ]
 
 
 def test_a_step_without_its_data_is_left_out(tmp_path, monkeypatch):

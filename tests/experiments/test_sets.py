@@ -78,6 +78,28 @@ def test_how_a_process_ended_is_told(run, child, code, kind, parts):
     assert str(run.workdir) in text
 
 
+def test_a_program_runs_on_a_gpu_with_its_output_in_the_log(tmp_path, capsys):
+  log = tmp_path / "log"
+  log.write_text("of an earlier call")
+  code = sets.Processes(gpus=["3"]).call(
+    (
+      "-c",
+      "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES']); sys.exit(4)",
+    ),
+    log,
+    "it begins",
+  )
+  assert code == 4 and log.read_text() == "3\n"
+  assert capsys.readouterr().out == "it begins\n"
+
+
+def test_what_was_stopped_begins_no_program(tmp_path):
+  processes = sets.Processes()
+  processes.stop()
+  with pytest.raises(UserError, match="not started"):
+    processes.call(("-c", ""), tmp_path / "log", "it begins")
+
+
 def test_a_folder_that_cannot_be_made_is_the_fault_of_its_run(run, child):
   child("")
   run.workdir.parent.write_text("a file")
