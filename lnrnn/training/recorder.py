@@ -204,7 +204,9 @@ class Recorder:
       if any(map(of_best, evals)):
         best = self._best(state, found)
         if best is not None:
-          rounds.append((best.variables, of_best))
+          # Where those of now are: elsewhere would be compiled for anew.
+          variables = jax.device_put(best.variables, jax.local_devices()[0])
+          rounds.append((variables, of_best))
           for split in {s for ev in evals for s in of_best(ev)}:
             found[f"{split}/of_step"] = float(best.step)
       evaluated = done and measure(*rounds)

@@ -4,6 +4,8 @@ import dataclasses
 import math
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -127,6 +129,30 @@ def test_what_is_of_the_best_is_measured_once_on_the_best_state(
   assert last["step"] == 12 and last["test/value"] == last["train/value"] == 1
   # Of which state the row tells, too.
   assert last["test/of_step"] == 6 and "train/of_step" not in last
+
+
+def test_the_best_state_is_measured_by_the_same_program(parts, tmp_path):
+  traced = []
+
+  @jax.jit
+  def norm(variables):
+    traced.append(variables)
+    return jnp.square(variables["params"]["w"]).sum()
+
+  def measured(ev):
+    def fn(variables, split, key):
+      norm(variables)
+      places.append({a.sharding for a in jax.tree.leaves(variables)})
+      return ev.fn(variables, split, key)
+
+    return dataclasses.replace(ev, fn=fn)
+
+  places = []
+  config, experiment, _ = parts()
+  evals = {name: measured(ev) for name, ev in experiment.evals.items()}
+  loop.train(config, dataclasses.replace(experiment, evals=evals), tmp_path)
+  assert len(traced) == 1 and norm._cache_size() == 1
+  assert len(places) == 8 and all(p == places[0] for p in places)
 
 
 def test_a_damaged_best_checkpoint_does_not_keep_a_run_from_its_end(
