@@ -33,7 +33,6 @@ nearest sentences of the split.
 import json
 import math
 import pathlib
-import tempfile
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -42,7 +41,7 @@ import numpy as np
 
 from experiments import launch
 from lnrnn import export
-from lnrnn.errors import ConfigError, DataError, WorkdirError
+from lnrnn.errors import ConfigError, DataError
 from lnrnn.training import config as config_lib
 from lnrnn.training import signals
 from lnrnn.training import workdir as workdir_lib
@@ -114,16 +113,8 @@ def _of_exported(folder: str) -> _Opened:
   if flags.FLAGS["checkpoint"].present:
     raise ConfigError("--checkpoint: goes with --workdir; a model is of one")
   found = export.load(folder)
-  run = found.config["run"]
-  # All that is read of a workdir to open its run is the record.
-  with tempfile.TemporaryDirectory() as room:
-    record = pathlib.Path(room, workdir_lib.RECORD)
-    record.write_text(json.dumps({**run, "starts": []}), encoding="utf-8")
-    try:
-      config, experiment = launch.reopen(room, _OVERRIDE.value)
-    except WorkdirError as e:
-      told = str(e).replace(f"workdir {room}", folder).replace(room, folder)
-      raise DataError(told) from None
+  run = workdir_lib.checked(found.config["run"], folder, "step")
+  config, experiment = launch.rebuild(run, folder, _OVERRIDE.value)
   if found.model != experiment.model:
     raise DataError(
       f"{folder}: its model is not that which its run's config makes now: the"
@@ -144,6 +135,7 @@ def main() -> None:
   (folder,) = named
   open_ = _of_workdir if _EXPORTED.value is None else _of_exported
   config, experiment, variables, step = open_(folder)
+  variables = jax.device_put(variables)  # Once, not at every batch.
   splits = sorted({s for ev in experiment.evals.values() for s in ev.splits})
   if _SPLIT.value and _SPLIT.value not in splits:
     raise ConfigError(

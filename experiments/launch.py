@@ -6,7 +6,7 @@ by Ctrl-C and 143 by SIGTERM, with all work saved unless there was a second
 signal.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import importlib
 import os
@@ -179,7 +179,11 @@ def config_of(workdir: str | os.PathLike[str]) -> config_lib.Config:
     WorkdirError: if no run has been started there.
     ConfigError: if its experiment is unknown.
   """
-  stored = workdir_lib.read_config(workdir)
+  return _completed(workdir_lib.read_config(workdir), f"workdir {workdir}")
+
+
+def _completed(stored: config_lib.Config, place: str) -> config_lib.Config:
+  """A config as it was stored at a place, with the fields that came later."""
   task(stored)
   module = importlib.import_module(f"configs.{stored.experiment}")
   config = module.get_config("")
@@ -188,8 +192,8 @@ def config_of(workdir: str | os.PathLike[str]) -> config_lib.Config:
       config.update(stored)
   except (TypeError, ValueError, AttributeError) as e:
     raise WorkdirError(
-      f"workdir {workdir}: {workdir_lib.RECORD} has a field of another type"
-      f" than {stored.experiment}: {one_line(e)}"
+      f"{place}: {workdir_lib.RECORD} has a field of another type than"
+      f" {stored.experiment}: {one_line(e)}"
     ) from e
   return config
 
@@ -214,7 +218,28 @@ def reopen(
     UserError: if no run is there, the data is another now, or a field is of
       another kind.
   """
-  config = config_of(workdir)
+  workdir_lib.read_config(workdir)  # Raises where no run is.
+  record = workdir_lib.read_record(workdir) or {}
+  return rebuild(record, f"workdir {workdir}", overrides)
+
+
+def rebuild(
+  record: Mapping[str, Any], place: str, overrides: Sequence[str] = ()
+) -> tuple[config_lib.Config, Experiment]:
+  """The run that a record describes, on the data it was trained on.
+
+  Args:
+    record: of the run, as of `workdir.checked`.
+    place: where the record is, for errors.
+    overrides: `key=value` of fields that say how it is evaluated.
+
+  Returns:
+    (config, experiment).
+
+  Raises:
+    UserError: as of `reopen`.
+  """
+  config = _completed(config_lib.from_dict(record["config"]), place)
   for override in overrides:
     field, _, text = override.partition("=")
     there = [f for f in config if f.startswith(_EVALUATION)]
@@ -230,11 +255,10 @@ def reopen(
   if faults := module.check(config):
     raise ConfigError(*faults)
   experiment = module.build(config)
-  record = workdir_lib.read_record(workdir) or {}
   if record["fingerprint"] != experiment.train_data.fingerprint:
     raise WorkdirError(
-      f"workdir {workdir}: the run was trained on other data"
-      f" ({record['data']}) than there is now ({experiment.data})"
+      f"{place}: the run was trained on other data ({record['data']}) than"
+      f" there is now ({experiment.data})"
     )
   return config, experiment
 

@@ -38,14 +38,34 @@ def read_record(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
   path = pathlib.Path(workdir, RECORD)
   try:
     record = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("config", "data", "fingerprint", "steps_per_epoch", "starts"):
-      _ = record[key]
-    _ = record["config"]["experiment"]
-    return record
   except (FileNotFoundError, NotADirectoryError):
     return None
-  except (ValueError, KeyError, TypeError, OSError) as e:
+  except (ValueError, OSError) as e:
     raise WorkdirError(f"{path} is not the record of a run: {e}") from e
+  return checked(record, str(path), "starts")
+
+
+def checked(record: Any, place: str, *more: str) -> dict[str, Any]:
+  """A record that has what says which run it is of.
+
+  Args:
+    record: as it was read.
+    place: where, for errors.
+    more: fields that it must have besides.
+
+  Returns:
+    The record.
+
+  Raises:
+    WorkdirError: it lacks a field.
+  """
+  try:
+    for key in ("config", "data", "fingerprint", "steps_per_epoch", *more):
+      _ = record[key]
+    _ = record["config"]["experiment"]
+  except (KeyError, TypeError) as e:
+    raise WorkdirError(f"{place} is not the record of a run: {e}") from e
+  return record
 
 
 def read_config(workdir: str | os.PathLike[str]) -> config_lib.Config:
