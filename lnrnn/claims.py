@@ -61,10 +61,12 @@ def read(
     The runs.
 
   Raises:
-    UserError: if two runs differ in something that no rule looks at.
+    UserError: if there is none, or if two differ in something that no rule
+      looks at.
   """
   found: Runs = {}
-  for path in sorted(pathlib.Path(folder).glob("*/config.json")):
+  paths = sorted(pathlib.Path(folder).glob("*/config.json"))
+  for path in paths:
     curves = runs_lib.Curves.read(path.parent)
     c = curves.record["config"]
     if not judged(c):
@@ -76,7 +78,8 @@ def read(
       raise UserError(f"{folder}: two runs of {key}, one in {path.parent.name}")
     found[key] = curves
   if not found:
-    raise UserError(f"{folder}: no runs there")
+    there = f"the rules are for none of its {len(paths)} runs"
+    raise UserError(f"{folder}: {there if paths else 'no runs there'}")
   return found
 
 

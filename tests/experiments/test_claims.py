@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -212,6 +213,13 @@ def test_runs_are_read_by_what_distinguishes_them(tmp_path):
   np.testing.assert_array_equal([steps, values], [[10], [1.5]])
   write("c")
   with pytest.raises(UserError, match="two runs"):
+    claims.read(tmp_path, task.judged)
+  for name in "ac":
+    shutil.rmtree(tmp_path / name)
+  with pytest.raises(UserError, match="the rules are for none of its 1 runs"):
+    claims.read(tmp_path, task.judged)
+  shutil.rmtree(tmp_path / "b")
+  with pytest.raises(UserError, match="no runs there"):
     claims.read(tmp_path, task.judged)
 
 
