@@ -57,6 +57,20 @@ HEADLINES = {
   "stable.jacobian": "more stable hidden dynamics",
 }
 
+# What their numbers are of, where they are no ratios.
+UNITS = {
+  "order.curve.r1": "points of R@1, LN - none",
+  "order.table": "points of summed recalls, LN - none",
+  "reader.lower.lstm": "of error, LN - LSTM",
+  "reader.lower.bn-everywhere": "of error, LN - BN",
+  "reader.gain": "of error, gain 1 - gain 0.1",
+  "skip.sick-r": "of Pearson's r, LN - none",
+  "mnist.batch-robust": "of ln NLL, lost by LN - lost by BN",
+  "mnist.online": "of error, less the threshold",
+  "same.train-test": "is the largest change",
+  "stable.jacobian": "of spread of growth, LN - none",
+}
+
 _CHECK = flags.DEFINE_bool("check", False, "write nothing; compare")
 Kept = dict[str, list[claims.Row]]
 
@@ -108,7 +122,9 @@ def readme_table(found: Kept) -> str:
     elif own:
       row = (best or own)[0]
       line["verdict"] = row.verdict
-      told = [paper_report.effect(claim, row)]
+      told = [
+        f"{paper_report.effect(claim, row)} {UNITS.get(name, '')}".strip()
+      ]
       if row.beside.startswith("all of"):
         told = [", ".join(r.beside.partition(";")[0] for r in own[1:3])]
       elif not claim.is_speed or not told[0]:
