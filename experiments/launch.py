@@ -28,7 +28,7 @@ from lnrnn.errors import (
   one_line,
 )
 from lnrnn.training import config as config_lib
-from lnrnn.training import signals, watchdog
+from lnrnn.training import signals, watchdog, workdir_lock
 from lnrnn.training import workdir as workdir_lib
 from lnrnn.training.experiment import Experiment
 
@@ -198,6 +198,20 @@ def _completed(stored: config_lib.Config, place: str) -> config_lib.Config:
   return config
 
 
+def place(workdir: str | None, exported: str | None) -> str:
+  """The one folder that `--workdir` or `--exported` of a program names.
+
+  Raises:
+    ConfigError: neither or both are given, or a checkpoint of a model.
+  """
+  named = [path for path in (workdir, exported) if path is not None]
+  if len(named) != 1:
+    raise ConfigError("either --workdir or --exported is needed")
+  if exported is not None and flags.FLAGS["checkpoint"].present:
+    raise ConfigError("--checkpoint: goes with --workdir; a model is of one")
+  return named[0]
+
+
 # Fields that say how a run is evaluated, and not what it is.
 _EVALUATION = ("eval_", "importance_", "sample_")
 
@@ -294,7 +308,7 @@ def train(spec: str, workdir: str | os.PathLike[str]) -> None:
 
     def claim():
       workdir_lib.claim(workdir, fingerprint, experiment.data)
-      stack.enter_context(workdir_lib.lock(workdir))
+      stack.enter_context(workdir_lock.lock(workdir))
       workdir_lib.write_assets(workdir, experiment.assets)
 
     distributed.on_main(claim)

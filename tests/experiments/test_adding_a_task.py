@@ -2,7 +2,7 @@
 
 import re
 
-from lnrnn.training import loop, runs
+from lnrnn.training import loop, runs, workdir_lock
 from lnrnn.training import workdir as workdir_lib
 
 
@@ -24,7 +24,7 @@ def test_the_readmes_task_trains(repo, tmp_path):
   workdir_lib.check(workdir, config)
   fingerprint = experiment.train_data.fingerprint
   workdir_lib.claim(workdir, fingerprint, experiment.data)
-  with workdir_lib.lock(workdir):
+  with workdir_lock.lock(workdir):
     loop.train(config, experiment, workdir)
   curves = runs.Curves.read(workdir)
   assert not curves.unfinished

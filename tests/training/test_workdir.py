@@ -13,17 +13,17 @@ import pytest
 
 from experiments import launch
 from lnrnn.errors import WorkdirError
-from lnrnn.training import loop
+from lnrnn.training import loop, workdir_lock
 from lnrnn.training import workdir as workdir_lib
 
 _HOLD = """
 import sys, time
 from lnrnn.errors import WorkdirError
-from lnrnn.training import workdir
+from lnrnn.training import workdir_lock
 print("ready", flush=True)
 input()
 try:
-  with workdir.lock(sys.argv[1]):
+  with workdir_lock.lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 except WorkdirError as e:
@@ -77,7 +77,7 @@ def test_of_two_starts_at_one_moment_one_wins_and_the_other_names_it(
   began = time.monotonic()
   with (
     pytest.raises(WorkdirError, match=f"in use by process {winner.pid} on "),
-    workdir_lib.lock(tmp_path),
+    workdir_lock.lock(tmp_path),
   ):
     pytest.fail("two hold the lock")
   assert time.monotonic() - began < 1
@@ -85,7 +85,7 @@ def test_of_two_starts_at_one_moment_one_wins_and_the_other_names_it(
   winner.send_signal(signal.SIGKILL)
   winner.wait()
   assert (tmp_path / "lock.json").exists()
-  with workdir_lib.lock(tmp_path):
+  with workdir_lock.lock(tmp_path):
     held = json.loads((tmp_path / "lock.json").read_text())
     assert held["pid"] == os.getpid()
   assert not (tmp_path / "lock.json").exists()
@@ -104,8 +104,8 @@ def test_of_twenty_starts_at_one_moment_one_wins(contenders):
 
 @pytest.fixture
 def quick_beats(monkeypatch):
-  monkeypatch.setattr(workdir_lib, "_BEAT", 0.1)
-  monkeypatch.setattr(workdir_lib, "_SILENCE", 0.6)
+  monkeypatch.setattr(workdir_lock, "_BEAT", 0.1)
+  monkeypatch.setattr(workdir_lock, "_SILENCE", 0.6)
 
 
 def _foreign(folder):
@@ -129,7 +129,7 @@ def test_a_run_on_another_machine_that_lives_is_left_alone(
   try:
     with (
       pytest.raises(WorkdirError, match="in use by process 7 on elsewhere, si"),
-      workdir_lib.lock(tmp_path),
+      workdir_lock.lock(tmp_path),
     ):
       pytest.fail("two work in one folder")
   finally:
@@ -141,7 +141,7 @@ def test_a_run_on_another_machine_that_lives_is_left_alone(
 def test_one_that_fell_silent_is_taken_over(tmp_path, quick_beats):
   path = _foreign(tmp_path)
   began = time.monotonic()
-  with workdir_lib.lock(tmp_path):
+  with workdir_lock.lock(tmp_path):
     assert time.monotonic() - began > 0.4
     assert json.loads(path.read_text())["pid"] == os.getpid()
     first = path.stat().st_mtime_ns
@@ -154,21 +154,21 @@ def test_one_that_fell_silent_is_taken_over(tmp_path, quick_beats):
 def test_one_that_fell_silent_long_ago_costs_no_wait(tmp_path):
   os.utime(_foreign(tmp_path), (0, 0))
   began = time.monotonic()
-  with workdir_lib.lock(tmp_path):
+  with workdir_lock.lock(tmp_path):
     assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', "\0\0"])
 def test_a_damaged_lock_file_is_no_obstacle(tmp_path, text):
   (tmp_path / "lock.json").write_text(text)
-  with workdir_lib.lock(tmp_path):
+  with workdir_lock.lock(tmp_path):
     pass
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path):
-  with pytest.raises(ZeroDivisionError), workdir_lib.lock(tmp_path):
+  with pytest.raises(ZeroDivisionError), workdir_lock.lock(tmp_path):
     _ = 1 / 0
-  with workdir_lib.lock(tmp_path):
+  with workdir_lock.lock(tmp_path):
     pass
 
 
