@@ -122,6 +122,7 @@ def build(config: config_lib.Config) -> Experiment:
         "sentences": config.data.sentences,
       },
     },
+    at_test=reader.at_test,
   )
 
 

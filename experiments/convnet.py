@@ -140,6 +140,7 @@ def build(config: config_lib.Config) -> Experiment:
       "preprocessing": scaling.as_json(),
       "classes": _classes(config),
     },
+    at_test=classification.at_test,
     looped=jax.default_backend() != "cpu",
   )
 

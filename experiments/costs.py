@@ -31,6 +31,9 @@ SUBSTITUTES = {
   "data.source=cnn,": "data.source=cnn_top4,model.features=240,",
   "data.source=coco": "data.source=flickr8k",
   "data.source=lines": "data.source=novels",
+  "data.source=binary,model": (
+    "data.source=binary,data.train_cases=14400,model"
+  ),
 }
 # Assumed of one GPU, as none was at hand: FLOP/s that are sustained, and
 # seconds of launches for each step of a recurrence, forward or backward.

@@ -110,8 +110,6 @@ def _of_workdir(workdir: str) -> _Opened:
 
 def _of_exported(folder: str) -> _Opened:
   """An exported model, on the data that it was trained on."""
-  if flags.FLAGS["checkpoint"].present:
-    raise ConfigError("--checkpoint: goes with --workdir; a model is of one")
   found = export.load(folder)
   run = workdir_lib.checked(found.config["run"], folder, "step")
   config, experiment = launch.rebuild(run, folder, _OVERRIDE.value)
@@ -129,10 +127,7 @@ def main() -> None:
   from lnrnn.training import recorder, writers
   from lnrnn.training import step as step_lib
 
-  named = [v for v in (_WORKDIR.value, _EXPORTED.value) if v is not None]
-  if len(named) != 1:
-    raise ConfigError("either --workdir or --exported is needed")
-  (folder,) = named
+  folder = launch.place(_WORKDIR.value, _EXPORTED.value)
   open_ = _of_workdir if _EXPORTED.value is None else _of_exported
   config, experiment, variables, step = open_(folder)
   variables = jax.device_put(variables)  # Once, not at every batch.

@@ -169,8 +169,7 @@ class Classification:
     found = self._over_all(variables, split)
     if self._statistics:
       found = {f"running_{name}": value for name, value in found.items()}
-      own = population.estimated(variables, self._statistics, self._update, key)
-      found |= self._over_all(own, split)
+      found |= self._over_all(self.at_test(variables, key), split)
     if self._minibatches and split == "train":
       sums = [self._group(variables, *g) for g in self._minibatches]
       cases = sum(label.size for _, label in self._minibatches)
@@ -178,6 +177,12 @@ class Classification:
         np.array(jax.device_get(sums), np.float64).sum() / cases
       )
     return found
+
+  def at_test(self, variables: Any, key: jax.Array) -> Any:
+    """The variables, with statistics of their own where those are taken."""
+    if not self._statistics:
+      return variables
+    return population.estimated(variables, self._statistics, self._update, key)
 
   def _over_all(self, variables: Any, split: str) -> dict[str, float]:
     """Means over all cases."""

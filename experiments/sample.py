@@ -91,8 +91,6 @@ def _of_workdir(workdir: str) -> tuple[handwriting.Sampler, Any]:
 
 def _of_exported(folder: str) -> tuple[handwriting.Sampler, Any]:
   """An exported model, and its data if a real line is asked for."""
-  if flags.FLAGS["checkpoint"].present:
-    raise ConfigError("--checkpoint: goes with --workdir; a model is of one")
   found = export.load(folder)
   run, model = found.config["run"], found.model
   if not (isinstance(model, Handwriting) and run):
@@ -123,10 +121,7 @@ def _of_exported(folder: str) -> tuple[handwriting.Sampler, Any]:
 @signals.abrupt()
 def main() -> None:
   """Opens the run or the exported model, and writes."""
-  named = [v for v in (_WORKDIR.value, _EXPORTED.value) if v is not None]
-  if len(named) != 1:
-    raise ConfigError("either --workdir or --exported is needed")
-  (home,) = named
+  home = launch.place(_WORKDIR.value, _EXPORTED.value)
   open_ = _of_workdir if _EXPORTED.value is None else _of_exported
   texts = _TEXT.value
   if not texts:

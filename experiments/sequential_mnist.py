@@ -103,6 +103,7 @@ def build(config: config_lib.Config) -> Experiment:
         "order": order(config).tolist(),
       }
     },
+    at_test=evaluation.at_test,
   )
 
 
@@ -189,7 +190,7 @@ class _Classification:
     ways = {"minibatch_": (self._by_minibatch, variables, split, minibatch)}
     if config.eval_bn_batches:
       ways["running_"] = (self._scores, variables, split, whole)
-      variables = self._estimated(variables, minibatch, key)
+      variables = self.at_test(variables, key)
     ways[""] = (self._scores, variables, split, whole)
     return {
       prefix + name: value
@@ -228,10 +229,14 @@ class _Classification:
     nll, error = np.concatenate(found, axis=1).mean(axis=1)
     return {"nll": float(nll), "error": float(error)}
 
-  def _estimated(self, variables: Any, size: int, key: jax.Array) -> Any:
-    """The variables with statistics of their own parameters."""
+  def at_test(self, variables: Any, key: jax.Array) -> Any:
+    """The variables, for batch norm with statistics of their own."""
+    config = self._config
+    if config.norm != "batch" or not config.eval_bn_batches:
+      return variables
+    size = config.batch_size // config.accumulate
     images = self._splits["train"]["image"]
     rows = batches.shuffled(len(images), 0, 0)
-    most = min(self._config.eval_bn_batches, len(images) // size)
+    most = min(config.eval_bn_batches, len(images) // size)
     blocks = (images[rows[i * size : (i + 1) * size]] for i in range(most))
     return population.estimated(variables, blocks, self._estimate, key)

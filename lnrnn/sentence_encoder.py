@@ -14,7 +14,7 @@ from lnrnn import arrays, export, interop
 from lnrnn.data import batches, prose, text_files, vocabulary
 from lnrnn.data.vocabulary import END, SPECIAL, UNKNOWN
 from lnrnn.data.word_vectors import WordVectors
-from lnrnn.errors import DataError
+from lnrnn.errors import DataError, UserError
 from lnrnn.models.skip_thoughts import SentenceEncoder, SkipThoughts
 
 _LONG = 100  # Words; longer texts are encoded one by one.
@@ -139,11 +139,16 @@ class SkipThoughtEncoder(NamedTuple):
 
     Raises:
       DataError: both share no more words than the map has rows.
+      UserError: scikit-learn is not installed.
 
     Source: Kiros et al. 2015, section 2.2.
     """
-    from sklearn.linear_model import LinearRegression
-
+    try:
+      from sklearn.linear_model import LinearRegression
+    except ImportError as e:
+      raise UserError(
+        "words are mapped by the package scikit-learn: pip install scikit-learn"
+      ) from e
     own = {word: i for i, word in enumerate(self.words, len(SPECIAL))}
     pairs = [(i, own[w]) for i, w in enumerate(of.words) if w in own]
     if len(pairs) <= of.vectors.shape[1] + 1:

@@ -101,10 +101,10 @@ def export(workdir: str, out: str, checkpoint: str, license: str) -> None:
     experiment.model, experiment.init, keys.init, experiment.train_data[0]
   )
   variables = state.variables
-  if config.norm == "batch" and config.get("eval_bn_batches", 0):
+  if experiment.at_test is not None:
     # As the loop did at this step.
     key = jax.random.fold_in(keys.eval, state.step)
-    variables = as_evaluated(experiment, variables, key)
+    variables = experiment.at_test(variables, key)
   # What training carries from batch to batch is no part of the model.
   variables = {k: v for k, v in variables.items() if k != "carry"}
   card = export_card.render(
@@ -126,25 +126,6 @@ def export(workdir: str, out: str, checkpoint: str, license: str) -> None:
     record=run,
     card=card,
   )
-
-
-def as_evaluated(experiment: Any, variables: Any, key: Any) -> Any:
-  """The variables with the statistics of batch norm that a run is measured by.
-
-  Where a task takes them anew at each evaluation, the averages kept in
-  training lag behind.
-
-  Args:
-    experiment: of a task that takes them anew.
-    variables: of its run.
-    key: of the evaluation.
-  """
-  from lnrnn.training import population
-
-  evaluation = next(iter(experiment.evals.values()))
-  with population.noted() as found:
-    evaluation.fn(variables, evaluation.splits[0], key)
-  return found[-1]
 
 
 def run_record(

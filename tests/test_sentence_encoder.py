@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import drawn_variables
 import jax
@@ -13,7 +14,7 @@ import references
 import lnrnn
 from lnrnn import export, sentence_encoder
 from lnrnn.data.word_vectors import WordVectors
-from lnrnn.errors import DataError
+from lnrnn.errors import DataError, UserError
 from lnrnn.models.skip_thoughts import SkipThoughts
 from lnrnn.sentence_encoder import SkipThoughtEncoder, digest
 
@@ -206,6 +207,15 @@ def test_vectors_of_known_words_alone_add_nothing(encoder, larger):
   same = encoder.expanded(WordVectors(tuple(WORDS[:-2]), larger.vectors[rows]))
   assert same.words == tuple(WORDS)
   np.testing.assert_array_equal(same.vectors, encoder.vectors)
+
+
+def test_without_scikit_learn_a_map_says_what_to_install(
+  encoder, larger, monkeypatch
+):
+  for name in ("sklearn", "sklearn.linear_model"):
+    monkeypatch.setitem(sys.modules, name, None)
+  with pytest.raises(UserError, match="pip install scikit-learn"):
+    encoder.expanded(larger)
 
 
 def test_a_map_needs_more_words_than_it_has_rows(encoder, larger):

@@ -60,6 +60,8 @@ class Experiment:
       what `scripts/export.py` writes.
     assets: what the model cannot be used without, such as a vocabulary, by
       name, as JSON types; exported with it.
+    at_test: (variables, key) -> those that the evaluations measure, where they
+      are others than those trained: batch norm's statistics may be taken anew.
     looped: several updates may run in one compiled loop. Not where XLA is
       slow in loops: an update with convolutions takes it 200 times as long
       there on a CPU (jax-ml/jax#12868).
@@ -74,4 +76,5 @@ class Experiment:
   data: str
   model: Any = None
   assets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  at_test: Callable[[Variables, jax.Array], Variables] | None = None
   looped: bool = True

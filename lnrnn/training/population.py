@@ -1,28 +1,10 @@
 """Batch norm's statistics under the parameters at hand."""
 
-from collections.abc import Callable, Generator, Iterable
-import contextlib
-import contextvars
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-_NOTES = contextvars.ContextVar[list[Any] | None]("notes", default=None)
-
-
-@contextlib.contextmanager
-def noted() -> Generator[list[Any]]:
-  """Notes what `estimated` returns while the body runs, the latest last.
-
-  So one learns with which statistics an evaluation measures, of any task.
-  """
-  notes: list[Any] = []
-  token = _NOTES.set(notes)
-  try:
-    yield notes
-  finally:
-    _NOTES.reset(token)
 
 
 def momentum(n: int) -> float:
@@ -64,7 +46,4 @@ def estimated(
   for i, batch in enumerate(batches):
     changed = update(variables, batch, jax.random.fold_in(key, i))
     variables = {**variables, **changed}
-  notes = _NOTES.get()
-  if notes is not None:
-    notes.append(variables)
   return variables
