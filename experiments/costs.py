@@ -124,11 +124,16 @@ def _cost(
 ) -> Measured | None:
   """What a run of a set costs, or one like it; None if none was measured."""
   by_name = {each.name: each for each in paper.TASKS[task].sets}
-  name = by_name[of].like or of
+  measured = by_name[by_name[of].like or of]
   # The scale gpu has the networks of the paper.
-  scales = (scale, "paper") if scale == "gpu" else (scale,)
-  costs = (found.get(_key(task, name, each)) for each in scales)
+  scales = (_first(measured, scale), "paper" if scale == "gpu" else scale)
+  costs = (found.get(_key(task, measured.name, each)) for each in scales)
   return next((cost for cost in costs if cost), None)
+
+
+def _first(each: paper.Set, scale: str) -> str:
+  """The first scale at which a set is as at this one."""
+  return next(s for s in paper.SCALES if each.at.get(s) == each.at.get(scale))
 
 
 def _checkpoints(config: config_lib.Config) -> int:
@@ -243,9 +248,9 @@ def main() -> None:
   for scale in _SCALES.value:
     for name in _TASKS.value:
       runs = reproduction.runs_of(paper.TASKS[name], scale, PATH.parent)
-      like = {each.name: each.like for each in paper.TASKS[name].sets}
+      of = {each.name: each for each in paper.TASKS[name].sets}
       for each, several in runs.items():
-        if like[each]:
+        if of[each].like or _first(of[each], scale) != scale:
           continue
         done = subprocess.run(
           [

@@ -6,6 +6,7 @@ import pytest
 
 from experiments import handwriting_claims
 from lnrnn import claims
+from lnrnn.errors import UserError
 from lnrnn.training import runs as runs_lib
 
 
@@ -53,6 +54,62 @@ def test_the_longer_runs_count_as_far_as_the_shorter_ones():
   assert "to update 600" in row.beside and row.verdict == "holds"
 
 
+def _at(points, b, paces, cases=3200, grain=160):
+  """Runs at the reduced size, {seed: how much faster layer norm is}."""
+  found = []
+  for seed, pace in enumerate(paces):
+    for norm, p in (("layer", pace), ("none", 1)):
+      steps = range(grain // b, cases // b + 1, grain // b)
+      rows = [
+        {"step": u, "validation/nll": 500 * math.log(1000 / (p * u * b))}
+        for u in steps
+      ]
+      model = {"features": 64, "layers": 3, "window": 10, "mixtures": 5}
+      data = {"points": points, "source": "iam_ondb"}
+      config = {"train_steps": cases // b, "eval_every": grain // b}
+      config |= {"batch_size": b, "model": model, "data": data, "norm": norm}
+      key = claims.Key(handwriting_claims.system(config), b, 3e-3, seed)
+      found.append(
+        (key, runs_lib.Curves(rows, 1151, {"data": "", "config": config}))
+      )
+  return found
+
+
+def test_a_gain_that_grows_with_length_holds_and_one_that_shrinks_does_not():
+  grows = _at(500, 8, (4, 4, 4.2)) + _at(100, 8, (2, 2, 2))
+  row = _rows(grows)["hand.long"]
+  assert row.verdict == "holds" and row.effect.startswith("+0.6")
+  assert "500 points, batch 8: paired 4.00, 4.00" in row.beside
+  assert "100 points, batch 8: paired 2.00, 2.00, 2.00" in row.beside
+  shrinks = _at(500, 8, (2, 2, 2)) + _at(100, 8, (4, 4, 4.2))
+  assert _rows(shrinks)["hand.long"].verdict == "contradicted"
+  assert _rows(grows)["hand.small-batch"].verdict == "not reached"
+  assert _rows(grows)["hand.faster"].verdict == "not reached"
+
+
+def test_batch_sizes_are_compared_at_equal_cases():
+  one = _at(500, 1, (4, 4, 4), cases=3200)
+  many = _at(500, 32, (2, 2, 2), cases=6400)
+  row = _rows(one + many)["hand.small-batch"]
+  assert row.verdict == "holds" and row.effect.startswith("+0.693")
+  assert "to 3,200 cases each" in row.beside
+  # Twenty cases are no evaluation at a batch of 32.
+  short = _at(500, 1, (4, 4, 4), cases=20, grain=2)
+  assert _rows(short + many)["hand.small-batch"].verdict == "not reached"
+
+
+def test_seeds_that_one_side_lacks_do_not_count():
+  runs = _at(500, 8, (4, 4, 4)) + _at(100, 8, (2, 2))
+  assert _rows(runs)["hand.long"].verdict == "undecided (n = 2)"
+
+
+def test_reduced_runs_may_differ_in_length_and_batch_alone():
+  runs = _at(500, 8, (4, 4, 4)) + _at(100, 8, (2, 2, 2))
+  runs[-1][1].record["config"]["eval_cases"] = 7
+  with pytest.raises(UserError, match="eval_cases"):
+    _rows(runs)
+
+
 def test_without_a_baseline_nothing_is_reached():
   runs = [_run("layer", s, 2) for s in range(3)]
   assert {row.verdict for row in _rows(runs).values()} == {"not reached"}
@@ -62,7 +119,7 @@ def test_without_a_baseline_nothing_is_reached():
   ("field", "value"),
   [
     ("batch_size", 4),
-    ("points", 100),
+    ("points", 250),
     ("pieces", "all"),
     ("form", "sum"),
     ("features", 64),
@@ -86,3 +143,32 @@ def test_the_paper_s_runs_are_judged(field, value):
     if field in part:
       part[field] = value
   assert not handwriting_claims.judged(config)
+
+
+@pytest.mark.parametrize(
+  ("points", "b", "counts"),
+  [
+    (500, 8, True),
+    (100, 8, True),
+    (500, 1, True),
+    (500, 32, True),
+    (100, 1, False),
+    (250, 8, False),
+  ],
+)
+def test_the_reduced_runs_that_a_rule_names_are_judged(points, b, counts):
+  config = {
+    "norm": "layer",
+    "batch_size": b,
+    "data": {"points": points, "pieces": "first", "source": "iam_ondb"},
+    "model": {
+      "form": "separate",
+      "inputs": "together",
+      "features": 64,
+      "layers": 3,
+      "window": 10,
+      "mixtures": 5,
+    },
+  }
+  assert handwriting_claims.judged(config) == counts
+  assert handwriting_claims.system(config) == f"layer, reduced, {points} points"
