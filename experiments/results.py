@@ -4,7 +4,8 @@
 
 reads docs/results/*_claims.json, what `experiments.claims`, `.analysis` and
 `.same` wrote of the reported runs, and makes docs/results/index.md, every claim
-with its verdict, and the table of the README. `--check` only says whether they
+with its verdict, and the table of the README; and of docs/results/costs.json,
+docs/results/costs.md, what the scales cost. `--check` only says whether they
 are as they would be made.
 """
 
@@ -13,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from experiments import claim_list, judging, launch, paper, paper_report
+from experiments import claim_list, costs, judging, launch, paper, paper_report
 from lnrnn import claims, files, report
 from lnrnn.errors import UserError
 
@@ -164,6 +165,22 @@ def index(found: Kept) -> str:
   return "\n".join(text)
 
 
+def scales() -> str:
+  """docs/results/costs.md: what every scale costs."""
+  text = [
+    "# What the scales cost\n",
+    "What `python -m experiments.reproduce --scale=SCALE --plan` says of every"
+    " scale, from [costs.json](costs.json), which `python -m experiments.costs`"
+    " measures. This page is written by `python -m experiments.results`.\n",
+  ]
+  for scale in paper.SCALES:
+    how, _, rows = costs.table(list(paper.TASKS), scale).partition("\n\n")
+    if scale == paper.SCALES[0]:
+      text.append(f"{how}\n")
+    text.append(f"## Scale {scale}\n\n{rows}")
+  return "\n".join(text)
+
+
 def _pages() -> dict[str, str]:
   """{section of docs/claims.md: the page of docs/results that tells of it}."""
   return {
@@ -186,7 +203,11 @@ def made(found: Kept) -> Mapping[pathlib.Path, str]:
   if not (begin and end):
     raise UserError(f"{readme}: lacks the lines {BEGIN} and {END}")
   table = f"{head}{BEGIN}\n{readme_table(found)}{END}{tail}"
-  return {readme: table, FOLDER / "index.md": index(found)}
+  return {
+    readme: table,
+    FOLDER / "index.md": index(found),
+    FOLDER / "costs.md": scales(),
+  }
 
 
 def main() -> None:
