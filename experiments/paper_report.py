@@ -2,7 +2,7 @@
 
 import base64
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import math
 import mimetypes
 import os
@@ -54,25 +54,22 @@ def effect(claim: claim_list.Claim, row: claims.Row) -> str:
   return f"ratio {numbers[0]}{interval}{match[4]}"
 
 
-def claims_table(
-  rows: Sequence[claims.Row], sections: Sequence[str] | None = None
-) -> str:
+def claims_table(rows: Sequence[claims.Row], sections: Collection[str]) -> str:
   """Every claim of some sections of docs/claims.md, and what became of it.
 
   Args:
     rows: verdicts.
-    sections: headings; None for all.
+    sections: headings.
 
   Returns:
     Markdown. A claim without a verdict is "not run"; of a claim on many cells,
     such as those of Table 1, the verdicts are counted.
   """
-  grouped = claim_list.grouped(rows)
   lines = lines_of(
     {
       claim: found
-      for claim, found in grouped.items()
-      if sections is None or claim.section in sections
+      for claim, found in claim_list.grouped(rows).items()
+      if claim.section in sections
     }
   )
   return report.markdown(lines) if lines else ""

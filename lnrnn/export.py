@@ -11,7 +11,6 @@ never pickled, and reading imports nothing outside lnrnn.
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lnrnn import serial
+from lnrnn import files, serial
 from lnrnn import variables as variables_lib
 from lnrnn.errors import DataError, UserError
 from lnrnn.variables import Example
@@ -81,11 +80,11 @@ def save(
       model's.
   """
   folder = check_free(out)
-  files: dict[str, str] = {CARD: card} if card else {}
+  texts: dict[str, str] = {CARD: card} if card else {}
   for name, asset in (assets or {}).items():
     if not _is_asset(name):
       raise UserError(f"asset {name!r}: the name must be as {_ASSET.pattern}")
-    files[f"{name}.json"] = _json_text(f"asset {name!r}", asset)
+    texts[f"{name}.json"] = _json_text(f"asset {name!r}", asset)
   arrays = jax.tree.map(_as_array, variables_lib.thawed(variables))
   config: dict[str, Any] = {
     "format_version": FORMAT_VERSION,
@@ -108,9 +107,9 @@ def save(
   try:
     with _whole(folder) as tree:
       _write_tensors(tree / WEIGHTS, tensors)
-      config["sha256"] = _sha256(tree / WEIGHTS)
-      files[CONFIG] = _json_text("the record of the run", config)
-      for name, text in files.items():
+      config["sha256"] = files.sha256(tree / WEIGHTS)
+      texts[CONFIG] = _json_text("the record of the run", config)
+      for name, text in texts.items():
         (tree / name).write_text(text, encoding="utf-8")
       # safetensors lets the owner alone read it; the folder is to be shared.
       (tree / WEIGHTS).chmod((tree / CONFIG).stat().st_mode)
@@ -292,7 +291,7 @@ def _read_tensors(
     with safetensors.safe_open(file, framework="np") as opened:
       names = list(opened.keys())
       tensors = {name: opened.get_tensor(name) for name in names}
-    digest = _sha256(file)
+    digest = files.sha256(file)
   except FileNotFoundError as e:
     raise DataError(f"{file}: no such file: the export is incomplete") from e
   except (safetensors.SafetensorError, AttributeError, OSError) as e:
@@ -309,11 +308,6 @@ def _read_tensors(
     if jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype:
       raise DataError(f"{file}: {name} is {a.dtype}: jax_enable_x64 is needed")
   return tensors
-
-
-def _sha256(file: pathlib.Path) -> str:
-  with file.open("rb") as stream:
-    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _version() -> str | None:

@@ -99,7 +99,7 @@ def test_cells_are_counted_and_what_was_not_run_is_said(monkeypatch, listed):
     claims.exact("cell.batch.one", True, "0"),
     claims.exact("cell.batch.two", False, "1"),
   ]
-  text = paper_report.claims_table(rows)
+  text = paper_report.claims_table(rows, {c.section for c in listed})
   assert "**holds: 2 of 3, contradicted: 1 of 3**" in text
   assert text.count("not run") == 4
   assert "cell" not in paper_report.claims_table(rows, ["One"])
