@@ -79,4 +79,8 @@ def _derive(config):
     config.epochs = (
       (60.0 if large else 20.0) if whole else (5.0 if large else 1.0)
     )
-  common.set_steps(config, config.data.train_cases, evals=5)
+  # A single epoch of the embedded digits shall be a curve too.
+  short = not whole and config.epochs <= 1
+  cases = config.data.train_cases
+  part = max(1, common.steps_per_epoch(cases, config.batch_size) // 5)
+  common.set_steps(config, cases, eval_every=part if short else None, evals=5)

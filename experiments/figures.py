@@ -118,6 +118,11 @@ def draw(
     comparison, {run: notes.get(run, "") for run in comparison.runs}, against
   )
   text = report.markdown(rows)
+  if len(rows) > 1:
+    text += (
+      f"\nSpeed-up: updates to the best {comparison.metrics[0].name} of"
+      f" {against}, over those to the same value (docs/claims.md).\n"
+    )
   with files.writing(folder):
     folder.mkdir(parents=True, exist_ok=True)
     picture = plotting.curves(

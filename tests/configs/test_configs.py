@@ -112,7 +112,9 @@ def test_all_wrong_arguments_are_told_at_once_and_the_right_ones_applied():
 def test_derived_fields_follow_the_arguments():
   config = load("batch_size=4,norm=batch")
   assert config.model.norm_output and config.model.bn_unbiased
-  assert config.train_steps == config.eval_every == 10_000 // 4
+  assert config.train_steps == 5 * config.eval_every == 10_000 // 4
+  config = load("data.source=idx,batch_size=4,epochs=1")
+  assert config.train_steps == config.eval_every == 55_000 // 4
   config = load("batch_size=100,epochs=2.5")
   assert config.train_steps == 250
   assert config.checkpoint_every == 5 * config.eval_every == 500
