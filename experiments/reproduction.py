@@ -332,7 +332,7 @@ def _take(program: Program, processes: sets.Processes) -> list[str]:
   log = out / f"{name}.log"
   with files.writing(out):
     out.mkdir(parents=True, exist_ok=True)
-    begins = f"{name}: {' '.join(program.argv)}"
+    begins = f"{out.parent}: {name}, see {log}"
     code = processes.call(program.argv, log, begins)
     if not code:
       (out / f"{name}.done").write_text(" ".join(program.argv) + "\n", "utf-8")

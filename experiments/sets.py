@@ -183,20 +183,19 @@ class Processes:
       DivergedError: if it diverged.
       UserError: if its process ended otherwise than well.
     """
-    name, path = run.workdir.name, run.workdir / LOG
+    path = run.workdir / LOG
     try:
       run.workdir.mkdir(parents=True, exist_ok=True)
       with path.open("a", encoding="utf-8") as log:
         before = log.tell()
-        code, spent = self._ended(
-          command(run), log, f"{name}: training, see {path}"
-        )
+        begins = f"{run.workdir}: training, see its {LOG}"
+        code, spent = self._ended(command(run), log, begins)
     except OSError as e:
       raise WorkdirError(f"workdir {run.workdir}: {e}") from e
     if not code:
-      print(f"{name}: finished after {spent:.0f} s", flush=True)
+      print(f"{run.workdir}: finished after {spent:.0f} s", flush=True)
       return
-    print(f"{name}: exit code {code} after {spent:.0f} s", flush=True)
+    print(f"{run.workdir}: exit code {code} after {spent:.0f} s", flush=True)
     with path.open(encoding="utf-8", errors="replace") as log:
       log.seek(before)
       said = [line.strip() for line in log if line.startswith("error: ")]
