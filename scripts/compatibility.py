@@ -56,6 +56,7 @@ LIBRARY = (
 # is enough.
 NEEDS_MORE = {
   "tests/analysis/test_fisher.py": "experiments",
+  "tests/data/test_mnist.py::test_the_embedded_files_are": "scripts/",
   "tests/test_docs.py": "the repository",
   "tests/test_downstream.py": "scikit-learn",
   "tests/test_files.py::test_a_killed_writer_leaves_the_old_file": "lnrnn/",
