@@ -126,7 +126,8 @@ def due(
 ) -> tuple[list[Program], list[str]]:
   """The steps of a section that are to be taken, now that its runs are trained.
 
-  One is due again when a run has measured more since it was taken.
+  One is due again when a run has measured more since it was taken; without a
+  finished run none is that measures runs.
 
   Args:
     name: of the section.
@@ -150,6 +151,8 @@ def due(
       lacking.append(without)
       continue
     each = any("{run}" in word for word in step.argv)
+    if not runs and any("{runs}" in word for word in step.argv):
+      continue
     for run in runs if each else [folder / RUNS]:
       called = f"{step.name},{run.name}" if each else step.name
       sources = [run] if each else runs

@@ -224,8 +224,9 @@ def test_a_step_is_taken_until_it_succeeds_and_there_is_no_more(
 def test_a_step_for_each_run_waits_for_its_end(stepping, tmp_path):
   run, calls, _ = stepping
   step = paper.Step("s", ("-m", "x", "--workdir={run}"))
+  of_all = paper.Step("t", ("-m", "y", "--workdir={runs}"))
   (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
-  assert taken(tmp_path, step) == [] and calls == []
+  assert taken(tmp_path, step, of_all) == [] and calls == []
   (run / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
   taken(tmp_path, step)
   assert calls == [["-m", "x", f"--workdir={run}"]]
