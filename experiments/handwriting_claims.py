@@ -15,9 +15,11 @@ BATCH_SIZE, POINTS = 8, 500  # Paper.
 # (points, batch size) of both sides of the rules on length and batch size.
 LENGTHS = ((500, 8), (100, 8))
 BATCHES = ((500, 1), (500, 32))
+RATE = 3e-3  # Of the reduced size.
 # Units, LSTMs, Gaussians of window and output; and at which places each counts.
 _PAPERS, _REDUCED = (400, 3, 10, 20), (64, 3, 10, 5)
 _AT = {_PAPERS: ((POINTS, BATCH_SIZE),), _REDUCED: (*LENGTHS, *BATCHES)}
+_OF_REDUCED = ", reduced, "  # In what stands for the norm.
 
 Pairs = dict[int, tuple[Curve, Curve]]  # {seed: (no norm's, layer norm's)}.
 
@@ -25,6 +27,10 @@ Pairs = dict[int, tuple[Curve, Curve]]  # {seed: (no norm's, layer norm's)}.
 def judged(config: dict[str, Any]) -> bool:
   """Whether a run is one that a rule is for: sizes, norm in all LSTMs."""
   place = config["data"]["points"], config["batch_size"]
+  if (
+    _sizes(config) == _REDUCED and config["optimizer"]["learning_rate"] != RATE
+  ):
+    return False
   return place in _AT.get(_sizes(config), ()) and (
     config["data"]["pieces"],
     config["model"]["form"],
@@ -58,8 +64,8 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
     UserError: if runs differ in what no rule looks at, or in their rates
       though no trials chose one.
   """
-  papers = {k: c for k, c in runs.items() if k.norm in ("layer", "none")}
-  reduced = {k: c for k, c in runs.items() if k not in papers}
+  reduced = {k: c for k, c in runs.items() if _OF_REDUCED in k.norm}
+  papers = {k: c for k, c in runs.items() if k not in reduced}
   claims.check_equal(papers)
   claims.check_equal(reduced, free=("batch_size", "data.points"))
   rates = claims.rates(runs, chosen)
@@ -76,7 +82,7 @@ def _sizes(config: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _reduced(norm: str, points: int) -> str:
-  return f"{norm}, reduced, {points} points"
+  return f"{norm}{_OF_REDUCED}{points} points"
 
 
 def _pairs(

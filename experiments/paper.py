@@ -561,6 +561,7 @@ _HAND_FEW = (
   "data.source=iam_ondb,model.features=64,model.mixtures=5,eval_cases=100,"
   "sample_points=20"
 )
+_HAND_PLACE = "data.points+batch_size"
 _HAND = Task(
   title="Handwriting",
   place="section 6.5, Figure 5",
@@ -585,19 +586,19 @@ _HAND = Task(
     Set(
       "long",
       dict.fromkeys(_REAL, _real(f"{_HAND_FEW},train_steps=400,eval_every=20")),
-      ("norm=layer,none", "data.points=500,100", "batch_size=8"),
+      ("norm=layer,none", f"{_HAND_PLACE}=500+8,100+8"),
     ),
     Set(
       "single",
       dict.fromkeys(
         _REAL, _real(f"{_HAND_FEW},train_steps=3200,eval_every=160")
       ),
-      ("norm=layer,none", "data.points=500", "batch_size=1"),
+      ("norm=layer,none", f"{_HAND_PLACE}=500+1"),
     ),
     Set(
       "many",
       dict.fromkeys(_REAL, _real(f"{_HAND_FEW},train_steps=100,eval_every=5")),
-      ("norm=layer,none", "data.points=500", "batch_size=32"),
+      ("norm=layer,none", f"{_HAND_PLACE}=500+32"),
     ),
   ),
   shown=(

@@ -87,8 +87,13 @@ def main() -> None:
     found = reproduction.standing(runs)
   else:
     found = reproduction.train(runs, _JOBS.value, _GPUS.value)
+  standing = {
+    name: {run: found[run] for run in planned[name]} for name in names
+  }
   due = {
-    name: reproduction.due(name, paper.TASKS[name], _SCALE.value, folder / name)
+    name: reproduction.due(
+      name, paper.TASKS[name], _SCALE.value, folder / name, standing[name]
+    )
     for name in names
   }
   # Those of sections that train nothing take longest, so they begin first.
@@ -105,8 +110,7 @@ def main() -> None:
   for name, task in paper.TASKS.items():
     section, wrong, lacking = folder / name, [], []
     if name in names:
-      standing = {run: found[run] for run in planned[name]}
-      wrong = [*reproduction.unfinished(standing), *faults[name]]
+      wrong = [*reproduction.unfinished(standing[name]), *faults[name]]
       _, lacking = due[name]
     elif not section.is_dir():  # Nor was it run before.
       continue

@@ -122,7 +122,7 @@ def unfinished(found: Statuses) -> list[str]:
 
 
 def due(
-  name: str, task: Task, scale: str, folder: pathlib.Path
+  name: str, task: Task, scale: str, folder: pathlib.Path, found: Statuses
 ) -> tuple[list[Program], list[str]]:
   """The steps of a section that are to be taken, now that its runs are trained.
 
@@ -134,14 +134,15 @@ def due(
     task: the section.
     scale: one of `paper.SCALES`.
     folder: of the section.
+    found: how its runs stand.
 
   Returns:
     The programs, and what is left out and why, a line each.
   """
   runs = [
-    path.parent
-    for path in sorted((folder / RUNS).glob("*/config.json"))
-    if not runs_lib.Curves.read(path.parent).unfinished
+    run.workdir
+    for run, status in found.items()
+    if status.kind == "finished" and run.workdir.parent == folder / RUNS
   ]
   out, programs, lacking = folder / "out", [], []
   for step in task.steps:
@@ -333,13 +334,17 @@ def _take(program: Program, processes: sets.Processes) -> list[str]:
   """Runs one; returns what went wrong."""
   name, out = program.name, program.out
   log = out / f"{name}.log"
-  with files.writing(out):
-    out.mkdir(parents=True, exist_ok=True)
-    begins = f"{out.parent}: {name}, see {log}"
-    code = processes.call(program.argv, log, begins)
-    if not code:
-      (out / f"{name}.done").write_text(" ".join(program.argv) + "\n", "utf-8")
-      return []
+  try:
+    with files.writing(out):
+      out.mkdir(parents=True, exist_ok=True)
+      begins = f"{out.parent}: {name}, see {log}"
+      code = processes.call(program.argv, log, begins)
+      if not code:
+        done = out / f"{name}.done"
+        done.write_text(" ".join(program.argv) + "\n", "utf-8")
+        return []
+  except UserError as error:
+    return [f"{name}: {error}"]
   lines = log.read_text("utf-8", errors="replace").splitlines()
   said = [x for x in lines if x.startswith("error: ")] or lines[-1:] or [""]
   error = said[-1].removeprefix("error: ")

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
+import contextlib
 import os
 import pathlib
 import queue
@@ -19,6 +20,7 @@ from experiments import launch
 from lnrnn.errors import ConfigError, DivergedError, UserError, WorkdirError
 from lnrnn.training import config as config_lib
 from lnrnn.training import runs as runs_lib
+from lnrnn.training import signals
 from lnrnn.training import workdir as workdir_lib
 
 LOG = "log.txt"
@@ -193,9 +195,9 @@ class Processes:
     except OSError as e:
       raise WorkdirError(f"workdir {run.workdir}: {e}") from e
     if not code:
-      print(f"{run.workdir}: finished after {spent:.0f} s", flush=True)
+      signals.say(f"{run.workdir}: finished after {spent:.0f} s")
       return
-    print(f"{run.workdir}: exit code {code} after {spent:.0f} s", flush=True)
+    signals.say(f"{run.workdir}: exit code {code} after {spent:.0f} s")
     with path.open(encoding="utf-8", errors="replace") as log:
       log.seek(before)
       said = [line.strip() for line in log if line.startswith("error: ")]
@@ -258,8 +260,17 @@ class Processes:
           start_new_session=True,
         )
         self._children.add(child)
-      print(begins, flush=True)
-      return child.wait(), time.monotonic() - began
+      signals.say(begins)
+      code = child.wait()
+      if self._stopped:  # What it has begun itself shall end too.
+        with contextlib.suppress(ProcessLookupError):
+          os.killpg(child.pid, signal.SIGTERM)
+      return code, time.monotonic() - began
+    except BaseException:
+      if child:
+        child.terminate()
+        child.wait()
+      raise
     finally:
       with self._lock:
         if child:

@@ -98,6 +98,13 @@ def test_batch_sizes_are_compared_at_equal_cases():
   assert _rows(short + many)["hand.small-batch"].verdict == "not reached"
 
 
+def test_another_norm_of_the_papers_size_is_none_of_the_reduced():
+  runs = _at(500, 8, (4, 4, 4)) + _at(100, 8, (2, 2, 2))
+  rows = _rows([*runs, *_both(2), _run("batch", 0, 1)])
+  assert rows["hand.faster"].verdict == "holds"
+  assert rows["hand.long"].verdict == "holds"
+
+
 def test_seeds_that_one_side_lacks_do_not_count():
   runs = _at(500, 8, (4, 4, 4)) + _at(100, 8, (2, 2))
   assert _rows(runs)["hand.long"].verdict == "undecided (n = 2)"
@@ -160,6 +167,7 @@ def test_the_reduced_runs_that_a_rule_names_are_judged(points, b, counts):
   config = {
     "norm": "layer",
     "batch_size": b,
+    "optimizer": {"learning_rate": 3e-3},
     "data": {"points": points, "pieces": "first", "source": "iam_ondb"},
     "model": {
       "form": "separate",
@@ -171,4 +179,6 @@ def test_the_reduced_runs_that_a_rule_names_are_judged(points, b, counts):
     },
   }
   assert handwriting_claims.judged(config) == counts
+  other = config | {"optimizer": {"learning_rate": 1e-2}}
+  assert not handwriting_claims.judged(other)
   assert handwriting_claims.system(config) == f"layer, reduced, {points} points"

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import judging, launch, paper, reproduction, sets
 from lnrnn.errors import UserError
+from lnrnn.training import runs as runs_lib
 
 
 @pytest.fixture
@@ -170,18 +171,6 @@ def stepping(tmp_path, monkeypatch):
   """A folder with one finished run, and what the steps there have called."""
   run = tmp_path / "runs" / "one"
   run.mkdir(parents=True)
-  record = {
-    "config": {
-      "experiment": "mnist_mlp",
-      "train_steps": 2,
-      "optimizer": {"schedule": "constant"},
-    },
-    "steps_per_epoch": 1,
-    "starts": [],
-    "data": "",
-    "fingerprint": "",
-  }
-  (run / "config.json").write_text(json.dumps(record))
   (run / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
   calls, codes = [], [0]
 
@@ -194,10 +183,12 @@ def stepping(tmp_path, monkeypatch):
   return run, calls, codes
 
 
-def taken(tmp_path, *steps):
+def taken(tmp_path, *steps, kind="finished"):
   """Takes the steps of a section that are due; returns what went wrong."""
   task = dataclasses.replace(paper.TASKS["analysis"], steps=steps)
-  programs, lacking = reproduction.due("a", task, "smoke", tmp_path)
+  run = runs_lib.Run((), 0, "", tmp_path / "runs" / "one")
+  found = {run: runs_lib.Status(kind, "")}
+  programs, lacking = reproduction.due("a", task, "smoke", tmp_path, found)
   assert not lacking
   return reproduction.take(programs, 2, [])["a"]
 
@@ -225,12 +216,25 @@ def test_a_step_for_each_run_waits_for_its_end(stepping, tmp_path):
   run, calls, _ = stepping
   step = paper.Step("s", ("-m", "x", "--workdir={run}"))
   of_all = paper.Step("t", ("-m", "y", "--workdir={runs}"))
-  (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
-  assert taken(tmp_path, step, of_all) == [] and calls == []
-  (run / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
+  # All of its updates may be there, but not yet its last evaluation.
+  assert taken(tmp_path, step, of_all, kind="begun") == [] and calls == []
   taken(tmp_path, step)
   assert calls == [["-m", "x", f"--workdir={run}"]]
   assert (tmp_path / "out" / "s,one.done").exists()
+
+
+def test_a_step_that_cannot_write_keeps_no_other_from_running(
+  stepping, tmp_path
+):
+  _, calls, _ = stepping
+  steps = [
+    paper.Step("a", ("-m", "a")),
+    paper.Step("b", ("-m", "b"), alone=True),
+  ]
+  (tmp_path / "out" / "a.log").mkdir(parents=True)
+  (fault,) = taken(tmp_path, *steps)
+  assert fault.startswith("a: ") and "cannot be written" in fault
+  assert ["-m", "b"] in calls and (tmp_path / "out" / "b.done").exists()
 
 
 def test_steps_run_together_but_for_one_that_must_be_alone(

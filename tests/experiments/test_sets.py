@@ -1,9 +1,11 @@
 """Sets of runs: how they are listed, and their processes."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -91,6 +93,57 @@ def test_a_program_runs_on_a_gpu_with_its_output_in_the_log(tmp_path, capsys):
   )
   assert code == 4 and log.read_text() == "3\n"
   assert capsys.readouterr().out == "it begins\n"
+
+
+def test_output_that_nobody_reads_loses_no_process(run, child, monkeypatch):
+  class Gone:
+    def write(self, text):
+      raise BrokenPipeError
+
+    def flush(self):
+      raise BrokenPipeError
+
+    def fileno(self):
+      return os.open(os.devnull, os.O_WRONLY)
+
+  child("import time; time.sleep(0.2); open('ended', 'w').close()")
+  run.workdir.mkdir(parents=True)
+  monkeypatch.chdir(run.workdir)
+  monkeypatch.setattr(sys, "stdout", Gone())
+  sets.Processes().train(run)
+  assert (run.workdir / "ended").exists()
+
+
+def test_what_a_stopped_program_has_begun_ends_too(tmp_path):
+  pid = tmp_path / "pid"
+  grandchild = "import time; time.sleep(60)"
+  code = (
+    "import pathlib, subprocess, sys, time;"
+    f"child = subprocess.Popen([sys.executable, '-S', '-c', '{grandchild}']);"
+    f"path = pathlib.Path({str(pid)!r});"
+    "path.with_name('part').write_text(str(child.pid));"
+    "path.with_name('part').rename(path);"
+    "time.sleep(60)"
+  )
+  processes = sets.Processes()
+  thread = threading.Thread(
+    target=processes.call, args=(("-c", code), tmp_path / "log", "it begins")
+  )
+  thread.start()
+  end = time.monotonic() + 30
+  while not pid.exists() and time.monotonic() < end:
+    time.sleep(0.01)
+  processes.stop()
+  thread.join(timeout=30)
+  assert not thread.is_alive()
+  status = pathlib.Path(f"/proc/{pid.read_text()}/stat")
+  while (
+    status.exists()
+    and status.read_text().rpartition(")")[2].split()[0] != "Z"
+    and time.monotonic() < end
+  ):
+    time.sleep(0.01)
+  assert time.monotonic() < end
 
 
 def test_what_was_stopped_begins_no_program(tmp_path):
