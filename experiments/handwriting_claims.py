@@ -18,7 +18,10 @@ BATCHES = ((500, 1), (500, 32))
 RATE = 3e-3  # Of the reduced size.
 # Units, LSTMs, Gaussians of window and output; and at which places each counts.
 _PAPERS, _REDUCED = (400, 3, 10, 20), (64, 3, 10, 5)
-_AT = {_PAPERS: ((POINTS, BATCH_SIZE),), _REDUCED: (*LENGTHS, *BATCHES)}
+_AT: dict[tuple[int, ...], Sequence[tuple[int, int]]] = {
+  _PAPERS: ((POINTS, BATCH_SIZE),),
+  _REDUCED: (*LENGTHS, *BATCHES),
+}
 _OF_REDUCED = ", reduced, "  # In what stands for the norm.
 
 Pairs = dict[int, tuple[Curve, Curve]]  # {seed: (no norm's, layer norm's)}.
