@@ -1,7 +1,6 @@
 """The rules of docs/claims.md for handwriting."""
 
 from collections.abc import Sequence
-import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ BATCH_SIZE, POINTS = 8, 500  # Paper.
 # (points, batch size) of both sides of the rules on length and batch size.
 LENGTHS = ((500, 8), (100, 8))
 BATCHES = ((500, 1), (500, 32))
-RATE = 3e-3  # Of the reduced size.
+RATE = 3e-3  # The config's: no row is at another.
+level = claims.best_value  # By which trials are compared.
 # Units, LSTMs, Gaussians of window and output; and at which places each counts.
 _PAPERS, _REDUCED = (400, 3, 10, 20), (64, 3, 10, 5)
 _AT: dict[tuple[int, ...], Sequence[tuple[int, int]]] = {
@@ -30,10 +30,6 @@ Pairs = dict[int, tuple[Curve, Curve]]  # {seed: (no norm's, layer norm's)}.
 def judged(config: dict[str, Any]) -> bool:
   """Whether a run is one that a rule is for: sizes, norm in all LSTMs."""
   place = config["data"]["points"], config["batch_size"]
-  if (
-    _sizes(config) == _REDUCED and config["optimizer"]["learning_rate"] != RATE
-  ):
-    return False
   return place in _AT.get(_sizes(config), ()) and (
     config["data"]["pieces"],
     config["model"]["form"],
@@ -58,24 +54,23 @@ def judge(runs: Runs, chosen: dict[Group, tuple[float, bool]]) -> list[Row]:
 
   Args:
     runs: the reported ones.
-    chosen: of `claims.best_rates`; {} where there were no trials.
+    chosen: of `claims.best_rates`.
 
   Returns:
     A row a verdict.
 
   Raises:
-    UserError: if runs differ in what no rule looks at, or in their rates
-      though no trials chose one.
+    UserError: if runs differ in what no rule looks at.
   """
   reduced = {k: c for k, c in runs.items() if _OF_REDUCED in k.norm}
   papers = {k: c for k, c in runs.items() if k not in reduced}
   claims.check_equal(papers)
   claims.check_equal(reduced, free=("batch_size", "data.points"))
-  rates = claims.rates(runs, chosen)
+  del chosen  # Told beside the verdicts.
   return [
-    _faster(runs, rates),
-    _more("hand.long", runs, rates, LENGTHS),
-    _more("hand.small-batch", runs, rates, BATCHES),
+    _faster(runs),
+    _more("hand.long", runs, LENGTHS),
+    _more("hand.small-batch", runs, BATCHES),
   ]
 
 
@@ -90,18 +85,13 @@ def _reduced(norm: str, points: int) -> str:
 
 def _pairs(
   runs: Runs,
-  rates: dict[Group, float],
   metric: str,
   batch_size: int,
   systems: Sequence[str] = ("none", "layer"),
 ) -> Pairs:
   """The curves of the seeds that both systems have."""
   none, layer = (
-    claims.of_side(
-      runs,
-      Side(name, batch_size, metric),
-      rates.get((name, batch_size), math.nan),
-    )
+    claims.of_side(runs, Side(name, batch_size, metric), RATE)
     for name in systems
   )
   return {
@@ -127,10 +117,10 @@ def _up_to(pairs: Pairs, last: int) -> tuple[list[Curve], list[Curve]]:
   return [none for none, _ in cut], [layer for _, layer in cut]
 
 
-def _faster(runs: Runs, rates: dict[Group, float]) -> Row:
+def _faster(runs: Runs) -> Row:
   name, beside, effects = "hand.faster", [], None
   for metric in ("train/nll", HELD_OUT):
-    pairs = _pairs(runs, rates, metric, BATCH_SIZE)
+    pairs = _pairs(runs, metric, BATCH_SIZE)
     last = _last(pairs)
     if not last:
       return claims.row(name, None, None, "positive")
@@ -147,16 +137,11 @@ def _faster(runs: Runs, rates: dict[Group, float]) -> Row:
   return claims.row(name, effects, None, "positive", "; ".join(beside))
 
 
-def _more(
-  name: str,
-  runs: Runs,
-  rates: dict[Group, float],
-  places: Sequence[tuple[int, int]],
-) -> Row:
+def _more(name: str, runs: Runs, places: Sequence[tuple[int, int]]) -> Row:
   """Whether layer norm is faster by more at the first (points, batch size)."""
   pairs = {
     (points, b): _pairs(
-      runs, rates, HELD_OUT, b, [_reduced(n, points) for n in ("none", "layer")]
+      runs, HELD_OUT, b, [_reduced(n, points) for n in ("none", "layer")]
     )
     for points, b in places
   }

@@ -17,8 +17,9 @@ All runs are trained first, then come the programs that measure them, and at the
 end the report; `--report_only`, in another shell, reports what there is so far.
 Sections that were run in the same workdir before stay in the report. Where a
 run cannot be trained, because its data is missing, say, the report says so and
-the rest is done. Exit codes: 0 all is there; 2 something is missing; 130 and
-143 as of scripts/sweep.py.
+the rest is done. Exit codes: 0 all that can be run with the data at hand is
+there; 2 a run or a program has failed, diverged or was not run; 130 and 143 as
+of scripts/sweep.py.
 """
 
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from experiments import (
 )
 from lnrnn import files
 from lnrnn.errors import ConfigError, UserError, choices
+from lnrnn.training import runs as runs_lib
+from lnrnn.training import signals
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "folder of the runs and the report"
@@ -51,6 +54,9 @@ _PLAN = flags.DEFINE_bool("plan", False, "only tell what it would cost")
 _REPORT = flags.DEFINE_bool(
   "report_only", False, "train nothing; report what there is"
 )
+
+
+_MARK = "scale.txt"
 
 
 def main() -> None:
@@ -68,6 +74,10 @@ def main() -> None:
   if _WORKDIR.value is None:
     raise ConfigError("--workdir: must be given, unless with --plan")
   folder = pathlib.Path(_WORKDIR.value)
+  # What was run before stays in the report.
+  there = [
+    name for name in paper.TASKS if name in names or (folder / name).is_dir()
+  ]
   planned = {
     name: [
       run
@@ -76,72 +86,80 @@ def main() -> None:
       ).values()
       for run in several
     ]
-    for name in names
+    for name in there
   }
-  runs = [run for several in planned.values() for run in several]
+  runs = [run for name in names for run in planned[name]]
+  _check_scale(folder)
   sets.check(runs)
   _mark(folder)
-  print(cost, flush=True)
+  signals.say(cost)
   # All runs, and then all steps, so that no job is idle while others end.
-  if _REPORT.value:
-    found = reproduction.standing(runs)
-  else:
+  found: reproduction.Statuses = {}
+  if not _REPORT.value:
     found = reproduction.train(runs, _JOBS.value, _GPUS.value)
   standing = {
-    name: {run: found[run] for run in planned[name]} for name in names
+    name: {
+      run: found.get(run) or runs_lib.standing(run) for run in planned[name]
+    }
+    for name in there
   }
   due = {
     name: reproduction.due(
       name, paper.TASKS[name], _SCALE.value, folder / name, standing[name]
     )
-    for name in names
+    for name in there
   }
   # Those of sections that train nothing take longest, so they begin first.
-  programs = [
-    program
-    for name in sorted(names, key=lambda name: len(planned[name]))
-    for program in due[name][0]
-  ]
-  if _REPORT.value:
-    faults = reproduction.not_run(programs)
-  else:
-    faults = reproduction.take(programs, _JOBS.value, _GPUS.value)
+  taken = sorted(names, key=lambda name: len(planned[name]))
+  taken = [] if _REPORT.value else taken
+  faults = reproduction.take(
+    [program for name in taken for program in due[name][0]],
+    _JOBS.value,
+    _GPUS.value,
+  )
+  for name in there:
+    if name not in taken:
+      faults[name] = [f"{program.name}: not run" for program in due[name][0]]
   outcomes, failed = [], []
-  for name, task in paper.TASKS.items():
-    section, wrong, lacking = folder / name, [], []
-    if name in names:
-      wrong = [*reproduction.unfinished(standing[name]), *faults[name]]
-      _, lacking = due[name]
-    elif not section.is_dir():  # Nor was it run before.
-      continue
+  for name in there:
+    wrong = [*reproduction.unfinished(standing[name]), *faults.get(name, [])]
     outcomes.append(
-      reproduction.outcome(task, _SCALE.value, section, wrong, lacking)
+      reproduction.outcome(
+        paper.TASKS[name], _SCALE.value, folder / name, wrong, due[name][1]
+      )
     )
     if name in names:
       failed += [f"{name}: {note}" for note in outcomes[-1].failed]
   _write(outcomes, cost, folder)
-  print(f"report: {folder / 'report.html'}, report.md, claims.json")
+  signals.say(f"report: {folder / 'report.html'}, report.md, claims.json")
   if failed:
     raise UserError("\n".join(failed))
 
 
+def _check_scale(folder: pathlib.Path) -> None:
+  """Raises ConfigError if the folder is of another scale."""
+  if not (folder / _MARK).exists():
+    return
+  with files.writing(folder):
+    there = (folder / _MARK).read_text("utf-8").strip()
+  if there != _SCALE.value:
+    raise ConfigError(
+      f"--workdir={folder}: holds the scale {there}; name another for"
+      f" --scale={_SCALE.value}"
+    )
+
+
 def _mark(folder: pathlib.Path) -> None:
-  """Makes the folder, which is of one scale.
+  """Makes the folder, and says of which scale it is.
 
   Raises:
-    ConfigError: it is of another.
     WorkdirError: it cannot be written.
   """
-  mark = folder / "scale.txt"
   with files.writing(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    there = mark.read_text("utf-8").strip() if mark.exists() else _SCALE.value
-    if there != _SCALE.value:
-      raise ConfigError(
-        f"--workdir={folder}: holds the scale {there}; name another for"
-        f" --scale={_SCALE.value}"
-      )
-    mark.write_text(f"{there}\n", "utf-8")
+    if not (folder / _MARK).exists():
+      with files.atomic(folder / _MARK) as part:
+        part.write_text(f"{_SCALE.value}\n", "utf-8")
 
 
 def _write(

@@ -99,11 +99,6 @@ def train(
   )
 
 
-def standing(runs: Sequence[runs_lib.Run]) -> Statuses:
-  """How each run stands; trains nothing."""
-  return {run: runs_lib.standing(run) for run in runs}
-
-
 def unfinished(found: Statuses) -> list[str]:
   """What did not come to its end: a line a cause, as one may stop all runs."""
   causes: dict[str, list[str]] = {}
@@ -192,14 +187,6 @@ def take(
     )
     for program, fault in zip(several, found, strict=True):
       faults[program.section] += fault
-  return faults
-
-
-def not_run(programs: Sequence[Program]) -> dict[str, list[str]]:
-  """What `take` would return if it ran none of them."""
-  faults: dict[str, list[str]] = collections.defaultdict(list)
-  for program in programs:
-    faults[program.section].append(f"{program.name}: not run")
   return faults
 
 
@@ -343,9 +330,9 @@ def _take(program: Program, processes: sets.Processes) -> list[str]:
         done = out / f"{name}.done"
         done.write_text(" ".join(program.argv) + "\n", "utf-8")
         return []
+      lines = log.read_text("utf-8", errors="replace").splitlines()
   except UserError as error:
     return [f"{name}: {error}"]
-  lines = log.read_text("utf-8", errors="replace").splitlines()
   said = [x for x in lines if x.startswith("error: ")] or lines[-1:] or [""]
   error = said[-1].removeprefix("error: ")
   return [f"{name}: exit code {code} ({error}), see {log}"]

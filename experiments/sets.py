@@ -165,9 +165,14 @@ class Processes:
     gpus: one of these is given to each process, in turn, as its
       CUDA_VISIBLE_DEVICES; none: each sees what this process does.
     jobs: processes at a time.
+
+  Raises:
+    ConfigError: there are fewer jobs than GPUs.
   """
 
   def __init__(self, gpus: Sequence[str] = (), jobs: int = 1):
+    if jobs < len(gpus):
+      raise ConfigError(f"--jobs={jobs}: are fewer than the {len(gpus)} --gpus")
     self._lock = threading.Lock()
     self._children: set[subprocess.Popen] = set()
     self._stopped = False
@@ -206,7 +211,8 @@ class Processes:
       raise DivergedError(error)
     how = f"exit code {code}"
     if code < 0:
-      how = f"killed by {signal.Signals(-code).name}"
+      names = {each.value: each.name for each in signal.Signals}
+      how = f"killed by {names.get(-code, f'signal {-code}')}"
     raise UserError(
       f"{run.workdir}: {how}{error and f' ({error})'}, see its {LOG}"
     )

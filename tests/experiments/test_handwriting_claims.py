@@ -43,6 +43,19 @@ def test_twice_as_fast_holds_and_half_as_fast_is_contradicted():
   assert _rows(_both(0.5))["hand.faster"].verdict == "contradicted"
 
 
+def test_another_rate_than_the_config_s_is_not_judged():
+  runs = _both(2, rate=1e-2)
+  assert _rows(runs)["hand.faster"].verdict == "not reached"
+  rows = _rows([*runs, *_both(0.5)], {("layer", 8): (1e-2, False)})
+  assert rows["hand.faster"].verdict == "contradicted"
+
+
+def test_a_trial_that_ends_within_an_epoch_is_compared_by_its_best():
+  (_, run) = _run("layer", 100, 2, updates=200)
+  found = handwriting_claims.level(run, handwriting_claims.CHOSEN_BY)
+  assert found == pytest.approx(500 * math.log(1000 / 400))
+
+
 def test_two_seeds_decide_nothing():
   assert _rows(_both(2, seeds=2))["hand.faster"].verdict == "undecided (n = 2)"
 
@@ -167,7 +180,6 @@ def test_the_reduced_runs_that_a_rule_names_are_judged(points, b, counts):
   config = {
     "norm": "layer",
     "batch_size": b,
-    "optimizer": {"learning_rate": 3e-3},
     "data": {"points": points, "pieces": "first", "source": "iam_ondb"},
     "model": {
       "form": "separate",
@@ -179,6 +191,4 @@ def test_the_reduced_runs_that_a_rule_names_are_judged(points, b, counts):
     },
   }
   assert handwriting_claims.judged(config) == counts
-  other = config | {"optimizer": {"learning_rate": 1e-2}}
-  assert not handwriting_claims.judged(other)
   assert handwriting_claims.system(config) == f"layer, reduced, {points} points"

@@ -146,6 +146,11 @@ def test_what_a_stopped_program_has_begun_ends_too(tmp_path):
   assert time.monotonic() < end
 
 
+def test_fewer_jobs_than_gpus_are_refused():
+  with pytest.raises(ConfigError, match="--jobs=1: are fewer than the 2"):
+    sets.Processes(gpus=["0", "1"])
+
+
 def test_what_was_stopped_begins_no_program(tmp_path):
   processes = sets.Processes()
   processes.stop()
