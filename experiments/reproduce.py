@@ -41,6 +41,8 @@ from lnrnn.errors import ConfigError, UserError, choices
 from lnrnn.training import runs as runs_lib
 from lnrnn.training import signals
 
+_MARK = "scale.txt"  # In the workdir.
+
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "folder of the runs and the report"
 )
@@ -54,9 +56,6 @@ _PLAN = flags.DEFINE_bool("plan", False, "only tell what it would cost")
 _REPORT = flags.DEFINE_bool(
   "report_only", False, "train nothing; report what there is"
 )
-
-
-_MARK = "scale.txt"
 
 
 def main() -> None:

@@ -123,9 +123,9 @@ def readme_table(found: Kept) -> str:
     elif own:
       row = (best or own)[0]
       line["verdict"] = row.verdict
-      told = [
-        f"{paper_report.effect(claim, row)} {UNITS.get(name, '')}".strip()
-      ]
+      told = [paper_report.effect(claim, row)]
+      if told[0] and name in UNITS:
+        told[0] += f" {UNITS[name]}"
       if row.beside.startswith("all of"):
         told = [", ".join(r.beside.partition(";")[0] for r in own[1:3])]
       elif not claim.is_speed or not told[0]:

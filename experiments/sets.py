@@ -197,15 +197,15 @@ class Processes:
         before = log.tell()
         begins = f"{run.workdir}: training, see its {LOG}"
         code, spent = self._ended(command(run), log, begins)
+      with path.open(encoding="utf-8", errors="replace") as log:
+        log.seek(before)
+        said = [line.strip() for line in log if line.startswith("error: ")]
     except OSError as e:
       raise WorkdirError(f"workdir {run.workdir}: {e}") from e
     if not code:
       signals.say(f"{run.workdir}: finished after {spent:.0f} s")
       return
     signals.say(f"{run.workdir}: exit code {code} after {spent:.0f} s")
-    with path.open(encoding="utf-8", errors="replace") as log:
-      log.seek(before)
-      said = [line.strip() for line in log if line.startswith("error: ")]
     error = said[-1].removeprefix("error: ") if said else ""
     if code == launch.DIVERGED:
       raise DivergedError(error)
